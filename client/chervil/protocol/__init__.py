@@ -1,0 +1,57 @@
+"""The wire, without I/O: protocol.md as code, shared by client, worker and broker."""
+
+from chervil.protocol.connection import TRANSITIONS, Connection, State
+from chervil.protocol.errors import (
+    Code,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    RequestRefused,
+)
+from chervil.protocol.failure import FAILURE_CODEC, FailureRecord, unpack_failure
+from chervil.protocol.ids import WireId, to_text, to_wire
+from chervil.protocol.messages import COMMANDS, VERSION, Message
+from chervil.protocol.vocabulary import (
+    FINAL,
+    Info,
+    Outcome,
+    RetryOption,
+    Role,
+    Side,
+    Stage,
+    SubscribeOption,
+    TaskOption,
+    Verdict,
+    WelcomeOption,
+)
+
+__all__ = [
+    "COMMANDS",
+    "FAILURE_CODEC",
+    "FINAL",
+    "TRANSITIONS",
+    "VERSION",
+    "Code",
+    "Connection",
+    "FailureRecord",
+    "Info",
+    "LocalProtocolError",
+    "Message",
+    "Outcome",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "RequestRefused",
+    "RetryOption",
+    "Role",
+    "Side",
+    "Stage",
+    "State",
+    "SubscribeOption",
+    "TaskOption",
+    "Verdict",
+    "WelcomeOption",
+    "WireId",
+    "to_text",
+    "to_wire",
+    "unpack_failure",
+]

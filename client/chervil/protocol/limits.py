@@ -1,0 +1,26 @@
+"""The limits of the wire: section 7 of protocol.md, which gives the reason of each."""
+
+PREAUTH_FRAME = 4096
+PREAUTH_SECONDS = 10
+FRAME_BATCH = 262_144
+BODY_DEFAULT = 1_048_576
+BODY_MAX = 16_777_216
+ENVELOPE_MAX = 65_536
+#: One largest row: a body, its headers and the envelope share the rest.
+FRAME_MAX = BODY_MAX + 2 * ENVELOPE_MAX
+ROWS_MAX = 8192
+ID_MAX = 128
+NAME_MAX = 255
+OPTIONS_MAX = 64
+HEARTBEAT_MS = 10_000
+MISSED_HEARTBEATS = 2
+
+HEADERS_MAX = 65_536
+INPUTS_MAX = 65_536
+TASK_NAMES_MAX = 65_536
+QUEUES_MAX = 1024
+FEATURES_MAX = 32
+CODE_MAX = 64
+MESSAGE_MAX = 4096
+CODEC_MAX = 32
+UINT_MAX = 2**63 - 1
