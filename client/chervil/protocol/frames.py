@@ -26,7 +26,7 @@ def unpack(payload: bytes | memoryview) -> Any:
     """One msgpack value out of a payload; raises ValueError or msgpack's own errors (all ValueErrors)."""
     size = len(payload)
     containers = INPUTS_MAX if size <= FRAME_BATCH else _LARGE_ARRAY_MAX
-    value = msgpack.unpackb(
+    return msgpack.unpackb(
         payload,
         raw=False,
         strict_map_key=False,
@@ -36,7 +36,6 @@ def unpack(payload: bytes | memoryview) -> Any:
         max_array_len=containers,
         max_map_len=containers,
     )
-    return value
 
 
 class FrameReader:

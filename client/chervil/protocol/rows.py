@@ -37,7 +37,8 @@ from chervil.protocol.vocabulary import (
 
 #: [id, name, queue, priority, options?, headers?, codec, body]
 TaskRow = list[Any]
-#: [id, lease, redelivered, attempts, retries, name, queue, priority, options?, headers?, codec, body, inputs?]
+#: [id, lease, redelivered, attempts, retries, name, queue, priority, options?, headers?, codec, body,
+#: inputs?]
 DeliveryRow = list[Any]
 #: [id, lease, outcome, codec?, body?, options?, publishes?]
 CompletionRow = list[Any]
@@ -100,7 +101,7 @@ RETRY_OPTIONS: dict[int, fields.Check] = {
     RetryOption.BODY: fields.row(fields.optional(headers), codec, body),
 }
 REJECT_OPTIONS: dict[int, fields.Check] = {2: fields.boolean}
-_OUTCOME_OPTIONS = {
+_OUTCOME_OPTIONS: dict[int, fields.Check] = {
     Outcome.RETRY: fields.options(RETRY_OPTIONS),
     Outcome.REJECT: fields.options(REJECT_OPTIONS),
 }
@@ -152,7 +153,7 @@ _OUTCOMES = {outcome.value for outcome in Outcome}
 
 def completion_row(value: Any) -> CompletionRow:
     """A completion row: just seven fields, nil where the sender left some out."""
-    if type(value) is not list or not 3 <= len(value):
+    if type(value) is not list or len(value) < 3:
         raise ValueError(f"wants a completion row of at least 3 fields, not {fields.brief(value)}")
     if len(value) != 7:
         value = value[:7] + [None] * (7 - len(value))
