@@ -25,6 +25,7 @@ class State(Enum):
 _MOVES = {
     (State.OPENING, "HELLO"): State.GREETING,
     (State.GREETING, "WELCOME"): State.READY,
+    (State.OPENING, "ERROR"): State.CLOSED,
     (State.GREETING, "ERROR"): State.CLOSED,
     (State.READY, "GOODBYE"): State.CLOSING,
 }

@@ -3,11 +3,13 @@
 A check takes what msgpack made of a field and returns it, or raises ValueError saying what it wanted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import msgpack
+
 from chervil.protocol.ids import canonical, is_wire_id
-from chervil.protocol.limits import OPTIONS_MAX, UINT_MAX
+from chervil.protocol.limits import OPTIONS_BYTES_MAX, OPTIONS_MAX, UINT_MAX
 
 Check = Callable[[Any], Any]
 
@@ -37,6 +39,19 @@ def text(limit: int) -> Check:
         raise ValueError(f"wants text of 1 to {limit} bytes without NUL, not {brief(value)}")
 
     return check
+
+
+def secret(limit: int) -> Check:
+    """Text that no error message repeats."""
+    check = text(limit)
+
+    def check_secret(value: Any) -> str:
+        try:
+            return check(value)  # type: ignore[no-any-return]
+        except ValueError:
+            raise ValueError(f"wants a secret of 1 to {limit} bytes without NUL") from None
+
+    return check_secret
 
 
 def binary(limit: int) -> Check:
@@ -101,19 +116,25 @@ def row(*checks: Check, required: int | None = None) -> Check:
     return check_row
 
 
-def options(known: Mapping[int, Check]) -> Check:
-    """An int-keyed map: known keys are checked, unknown odd ones kept, unknown even ones refused."""
+def options(known: Mapping[int, Check], bodies: Collection[int] = ()) -> Check:
+    """An int-keyed map: known keys are checked, unknown odd ones kept, unknown even ones refused.
+
+    Values that may be of any length weigh at most OPTIONS_BYTES_MAX together, but for the keys in
+    `bodies`, whose check has its own limit.
+    """
 
     def check_options(value: Any) -> dict[int, Any]:
         if type(value) is not dict or len(value) > OPTIONS_MAX:
             raise ValueError(f"wants a map of at most {OPTIONS_MAX} options, not {brief(value)}")
+        weight = 0
         for key, element in value.items():
-            if type(key) is not int or key < 0:
+            if type(key) is not int or not 0 <= key <= UINT_MAX:
                 raise ValueError(f"option keys are integers from 0, not {brief(key)}")
             check = known.get(key)
             if check is None:
                 if key % 2 == 0:
                     raise UnknownOption(f"option {key} is not known here")
+                weight += _weight(key, element)
                 continue
             try:
                 value[key] = check(element)
@@ -121,9 +142,21 @@ def options(known: Mapping[int, Check]) -> Check:
                 raise
             except ValueError as error:
                 raise ValueError(f"option {key} {error}") from None
+            if type(element) in (list, dict) and key not in bodies:
+                weight += _weight(key, element)
+        if weight > OPTIONS_BYTES_MAX:
+            raise ValueError(f"wants options of at most {OPTIONS_BYTES_MAX} bytes, not {weight}")
         return value
 
     return check_options
+
+
+def _weight(key: int, element: Any) -> int:
+    """Bytes of an option's value; what nests too deep to be passed on is refused here."""
+    try:
+        return len(msgpack.packb(element))
+    except ValueError as error:
+        raise ValueError(f"option {key} can not be passed on: {error}") from None
 
 
 def string_map(value: Any) -> dict[str, Any]:

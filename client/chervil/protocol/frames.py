@@ -6,14 +6,12 @@ from typing import Any
 
 import msgpack
 
+from chervil.protocol import bounds
 from chervil.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
-from chervil.protocol.limits import FRAME_BATCH, FRAME_MAX, INPUTS_MAX
+from chervil.protocol.limits import FRAME_BATCH, FRAME_MAX
 
 _LENGTH = Struct(">I")
 _HEAD = _LENGTH.size
-#: Above FRAME_BATCH a frame holds one row, so its arrays are short; this bounds what a hostile
-#: frame of empty containers can make us allocate.
-_LARGE_ARRAY_MAX = 1024
 
 
 def refuse_ext(code: int, data: bytes) -> object:
@@ -23,19 +21,16 @@ def refuse_ext(code: int, data: bytes) -> object:
 
 
 def unpack(payload: bytes | memoryview) -> Any:
-    """One msgpack value out of a payload; raises ValueError or msgpack's own errors (all ValueErrors)."""
-    size = len(payload)
-    containers = INPUTS_MAX if size <= FRAME_BATCH else _LARGE_ARRAY_MAX
-    return msgpack.unpackb(
-        payload,
-        raw=False,
-        strict_map_key=False,
-        ext_hook=refuse_ext,
-        max_str_len=size,
-        max_bin_len=size,
-        max_array_len=containers,
-        max_map_len=containers,
-    )
+    """One msgpack value out of a payload; raises ValueError (msgpack's own errors are ValueErrors).
+
+    What it allocates is bounded: see `bounds`.
+    """
+    bounds.check(payload)
+    try:
+        # max_ext_len: a timestamp, ext type -1, would be decoded without asking the hook.
+        return msgpack.unpackb(payload, raw=False, strict_map_key=False, ext_hook=refuse_ext, max_ext_len=0)
+    except TypeError as error:  # a map whose key is an array or a map
+        raise ValueError(str(error)) from None
 
 
 class FrameReader:
@@ -90,18 +85,23 @@ def decode(payload: bytes | memoryview) -> list[Any]:
     """The array in a payload. Raises RemoteProtocolError with BAD_FRAME."""
     try:
         array = unpack(payload)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RemoteProtocolError(Code.BAD_FRAME, f"not msgpack: {type(error).__name__} {error}") from None
     if type(array) is not list or not array:
         raise RemoteProtocolError(Code.BAD_FRAME, "the payload is not a msgpack array with a command number")
     return array
 
 
+def _packer() -> Callable[[Any], bytes]:
+    pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True, buf_size=4096).pack
+    return pack
+
+
 class FrameWriter:
     """Encodes arrays into frames. One instance belongs to one connection: a Packer is not shared."""
 
     def __init__(self) -> None:
-        self._pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True, buf_size=4096).pack
+        self._pack = _packer()
 
     def frame(self, array: tuple[Any, ...]) -> bytes:
         """One frame; raises LocalProtocolError when it can't be encoded or is too long."""
@@ -109,6 +109,8 @@ class FrameWriter:
             payload = self._pack(array)
         except (TypeError, ValueError, OverflowError) as error:
             raise LocalProtocolError(Code.BAD_FIELD, f"not encodable: {error}") from error
+        if len(payload) > FRAME_BATCH:
+            self._pack = _packer()  # a Packer keeps the longest buffer that it ever needed
         if len(payload) > FRAME_MAX:
             raise LocalProtocolError(
                 Code.BAD_FRAME, f"a frame of {len(payload)} bytes; {FRAME_MAX} is the limit"

@@ -8,10 +8,14 @@ BODY_MAX = 16_777_216
 ENVELOPE_MAX = 65_536
 #: One largest row: a body, its headers and the envelope share the rest.
 FRAME_MAX = BODY_MAX + 2 * ENVELOPE_MAX
+#: As many as the longest batch can hold, a value taking a byte.
+VALUES_MAX = FRAME_BATCH
 ROWS_MAX = 8192
 ID_MAX = 128
 NAME_MAX = 255
 OPTIONS_MAX = 64
+#: Leaves 4 KiB of the envelope for names, ids and numbers: what was published can be delivered.
+OPTIONS_BYTES_MAX = ENVELOPE_MAX - 4096
 HEARTBEAT_MS = 10_000
 MISSED_HEARTBEATS = 2
 

@@ -35,6 +35,11 @@ class Hello(NamedTuple):
     resume: list[bytes] | None = None
     options: dict[int, Any] | None = None
 
+    def __repr__(self) -> str:
+        """The message without its token and its session's secret."""
+        shown = self._replace(token=self.token and "***", resume=self.resume and [self.resume[0], b"***"])
+        return f"Hello{tuple(shown)}"
+
 
 class Welcome(NamedTuple):
     version: int
@@ -45,6 +50,10 @@ class Welcome(NamedTuple):
     resumed: bool
     heartbeat_ms: int
     options: dict[int, Any] | None = None
+
+    def __repr__(self) -> str:
+        """The message without the session's secret."""
+        return f"Welcome{tuple(self._replace(secret=b'***'))}"
 
 
 class Goodbye(NamedTuple):
@@ -97,6 +106,7 @@ class Watch(NamedTuple):
 class Status(NamedTuple):
     request: int
     tasks: list[rows.StatusRow]
+    more: bool | None = None
 
 
 class Result(NamedTuple):
@@ -262,6 +272,7 @@ _message = fields.text(MESSAGE_MAX)
 _queues = (f"list<text({NAME_MAX})>({QUEUES_MAX})", fields.list_of(rows.name, QUEUES_MAX))
 _features = ("list<text(64)>(32)", fields.list_of(fields.text(CODE_MAX), FEATURES_MAX))
 _statuses = (f"list<status row>({ROWS_MAX})", fields.list_of(rows.status_row, ROWS_MAX))
+_token = (f"text({NAME_MAX})?", fields.optional(fields.secret(NAME_MAX)))
 _name_or_nil = (f"text({NAME_MAX})?", fields.optional(rows.name))
 
 
@@ -275,7 +286,7 @@ def _batch_or_nil(kind: str, check: fields.Check) -> tuple[str, fields.Check]:
 
 _TABLE = (
     Command(1, Hello, _C, Role.ANY, ("OPENING",), (
-        _uint, _uint, _features, (f"text({NAME_MAX})", rows.name), _name_or_nil, _name_or_nil,
+        _uint, _uint, _features, (f"text({NAME_MAX})", rows.name), _token, _name_or_nil,
         ("resume row?", fields.optional(rows.resume_row)), _options,
     )),
     Command(2, Welcome, _B, Role.ANY, ("GREETING",), (
@@ -289,7 +300,7 @@ _TABLE = (
     )),
     Command(3, Goodbye, None, Role.ANY, _OPEN, (_code, ("text(4096)?", fields.optional(_message)))),
     Command(4, Heartbeat, None, Role.ANY, _OPEN, ()),
-    Command(5, Error, _B, Role.ANY, ("GREETING", "READY", "CLOSING"), (
+    Command(5, Error, _B, Role.ANY, ("OPENING", "GREETING", "READY", "CLOSING"), (
         ("uint?", fields.optional(fields.uint)), _code, ("text(4096)", _message),
         ("map?", fields.optional(fields.string_map)),
     )),
@@ -304,7 +315,9 @@ _TABLE = (
     )),
     Command(18, Window, _B, Role.PUBLISH, _READY, (_uint,), later=True),
     Command(32, Watch, _C, Role.PUBLISH, _READY, (_uint, _watched)),
-    Command(33, Status, _B, Role.PUBLISH, _OPEN, (_uint, _statuses)),
+    Command(33, Status, _B, Role.PUBLISH, _OPEN, (
+        _uint, _statuses, ("bool?", fields.optional(fields.boolean)),
+    )),
     Command(34, Result, _B, Role.PUBLISH, _OPEN, (_statuses,)),
     Command(35, Unwatch, _C, Role.PUBLISH, _READY, (_ids,)),
     Command(36, Query, _C, Role.PUBLISH, _READY, (_uint, _ids)),
@@ -357,8 +370,7 @@ def parse(array: list[Any], size: int = 0) -> Message:
         raise RemoteProtocolError(
             Code.BAD_FIELD, f"{COMMANDS[number].name} wants {required} fields and has {given}"
         )
-    last = array[-1]
-    if size > FRAME_BATCH and not (type(last) is dict or (type(last) is list and len(last) == 1)):
+    if size > FRAME_BATCH and sum(len(field) for field in array if type(field) is list) > 1:
         raise RemoteProtocolError(
             Code.BAD_FRAME,
             f"{COMMANDS[number].name} of {size} bytes; over {FRAME_BATCH} it may hold one item only",
@@ -367,10 +379,20 @@ def parse(array: list[Any], size: int = 0) -> Message:
         if len(checks) == 2 and given >= 2:  # most commands, and all that come in numbers
             return message(checks[0](array[1]), checks[1](array[2]))  # type: ignore[no-any-return]
         return message(*[check(value) for check, value in zip(checks, array[1:], strict=False)])  # type: ignore[no-any-return]
-    except fields.UnknownOption as error:
-        raise RemoteProtocolError(Code.UNKNOWN_OPTION, f"{COMMANDS[number].name}: {error}") from None
-    except ValueError as error:
-        raise RemoteProtocolError(Code.BAD_FIELD, f"{COMMANDS[number].name} {error}") from None
+    except ValueError:
+        raise _refusal(message, checks, array) from None
+
+
+def _refusal(message: type[Any], checks: list[fields.Check], array: list[Any]) -> RemoteProtocolError:
+    """Why `array` is no `message`, naming the first field at fault."""
+    for field, check, value in zip(message._fields, checks, array[1:], strict=False):
+        try:
+            check(value)
+        except ValueError as error:
+            unknown = isinstance(error, fields.UnknownOption)
+            code = Code.UNKNOWN_OPTION if unknown else Code.BAD_FIELD
+            return RemoteProtocolError(code, f"{message.__name__.upper()} {field}: {error}")
+    raise AssertionError("a check that refused a value takes it now")
 
 
 def number_of(message: Message) -> int:

@@ -102,7 +102,7 @@ RETRY_OPTIONS: dict[int, fields.Check] = {
 }
 REJECT_OPTIONS: dict[int, fields.Check] = {2: fields.boolean}
 _OUTCOME_OPTIONS: dict[int, fields.Check] = {
-    Outcome.RETRY: fields.options(RETRY_OPTIONS),
+    Outcome.RETRY: fields.options(RETRY_OPTIONS, bodies=(RetryOption.BODY,)),
     Outcome.REJECT: fields.options(REJECT_OPTIONS),
 }
 _no_options = fields.options({})
@@ -121,12 +121,11 @@ INFO_OPTIONS: dict[int, fields.Check] = {
 
 def task_row(value: Any) -> TaskRow:
     """A task row as PUBLISH brings it: just eight fields, the id in its canonical form."""
-    try:
-        id_, name_, queue, priority, options, headers_, codec_, body_ = value
-    except (TypeError, ValueError):
-        if type(value) is not list or len(value) < 8:
-            raise ValueError(f"wants a task row of 8 fields, not {fields.brief(value)}") from None
-        return task_row(value[:8])
+    if type(value) is not list or len(value) < 8:
+        raise ValueError(f"wants a task row of 8 fields, not {fields.brief(value)}")
+    if len(value) > 8:
+        value = value[:8]
+    id_, name_, queue, priority, options, headers_, codec_, body_ = value
     if not (type(id_) is bytes and len(id_) == 16):
         value[0] = fields.task_id(id_)
     # UTF-8 takes at most 4 bytes a character: shorter text needs no encoding to be measured.

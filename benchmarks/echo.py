@@ -1,0 +1,78 @@
+"""The limit of the material: one msgpack frame there and back, through a bare loop that does nothing else."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+
+FRAME_BYTES = 109
+
+
+class _Echo(asyncio.Protocol):
+    """Sends back what comes in."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+async def _serve(path: str) -> None:
+    server = await asyncio.get_running_loop().create_unix_server(_Echo, path)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+def serve(path: str) -> None:
+    """Runs the echo server on the loop that the broker uses."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(path))
+
+
+@contextlib.contextmanager
+def echo_server(folder: Path) -> Iterator[str]:
+    path = str(folder / "echo.sock")
+    command = [sys.executable, "-c", f"from benchmarks.echo import serve; serve({path!r})"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield path
+        finally:
+            process.terminate()
+
+
+def round_trips(path: str, count: int) -> list[float]:
+    """Seconds of each of `count` sequential round trips of one frame of about 100 bytes."""
+    frame = msgpack.packb([16, 1, b"x" * (FRAME_BYTES - 9)])
+    frame = len(frame).to_bytes(4, "big") + frame
+    taken = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.connect(path)
+        for _ in range(count):
+            start = time.perf_counter()
+            sock.sendall(frame)
+            got = 0
+            while got < len(frame):
+                got += len(sock.recv(65536))
+            taken.append(time.perf_counter() - start)
+    return taken
+
+
+def msgpack_round_trip(count: int = 100_000) -> float:
+    """Seconds to pack and unpack one task row: what a task costs before anything is done with it."""
+    row = [b"x" * 16, "benchmarks.tasks.noop", "default", 0, None, None, "json", b"x" * 100]
+    start = time.perf_counter()
+    for _ in range(count):
+        msgpack.unpackb(msgpack.packb(row))
+    return (time.perf_counter() - start) / count

@@ -1,0 +1,80 @@
+"""`chervil broker`: the flags, made from BrokerOptions."""
+
+import logging
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from chervil_broker.daemon import run
+from chervil_broker.listen import ListenError
+from chervil_broker.log import set_up
+from chervil_broker.options import BrokerOptions
+from chervil_broker.sizes import parse_size
+
+#: Fields that are sizes: their flags take 512MB and the like.
+_SIZES = frozenset({"max_memory", "body_limit"})
+
+
+class SizeType(click.ParamType):
+    """A click type for sizes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _flags() -> list[click.Parameter]:
+    flags: list[click.Parameter] = []
+    for field in fields(BrokerOptions):
+        name = "--" + field.name.replace("_", "-")
+        more: dict[str, Any] = {"help": field.metadata["help"]}
+        if field.name in _SIZES:
+            more["type"] = SizeType()
+        elif field.name == "memory":
+            more["is_flag"] = True
+        elif field.name == "bind":
+            more |= {"multiple": True, "metavar": "HOST:PORT"}
+        elif "choices" in field.metadata:
+            more |= {"type": click.Choice(field.metadata["choices"]), "default": field.default, "show_default": True}
+        else:
+            more["metavar"] = "PATH"
+        flags.append(click.Option([name], **more))
+    return flags
+
+
+@click.pass_context
+def _broker(ctx: click.Context, **given: Any) -> None:
+    try:
+        options = BrokerOptions(**{name: value for name, value in given.items() if value is not None})
+        set_up(options.log_format, _level(ctx))
+        run(options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except ListenError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _level(ctx: click.Context) -> int:
+    """The log level that -q and -v ask for, where this command hangs under one that has them."""
+    if getattr(ctx.obj, "quiet", False):
+        return logging.WARNING
+    return logging.DEBUG if getattr(ctx.obj, "verbose", 0) else logging.INFO
+
+
+broker = click.Command(
+    "broker",
+    params=_flags(),
+    callback=_broker,
+    short_help="Start a broker.",
+    help="""Start a broker: it holds tasks until workers run them, and results until callers fetch them.
+
+Listens on 127.0.0.1:2437 unless told otherwise, and asks for a token that it leaves where programs of
+the same user find it. Ends in order on SIGTERM or Ctrl-C.""",
+)

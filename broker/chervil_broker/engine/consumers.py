@@ -1,0 +1,91 @@
+"""Sessions, their credit, and the lines in which consumers of a queue wait for tasks."""
+
+from collections import deque
+
+from chervil.protocol import WireId
+from chervil_broker.engine.task import Task
+
+
+class Session:
+    """One peer, from its HELLO until it is gone."""
+
+    __slots__ = (
+        "concurrency",
+        "delivered",
+        "known",
+        "leases",
+        "limit",
+        "name",
+        "number",
+        "opened",
+        "pid",
+        "queues",
+        "turn",
+        "watching",
+    )
+
+    def __init__(self, number: int, name: str, opened: int) -> None:
+        self.number = number
+        self.name = name
+        self.opened = opened
+        self.concurrency = 0
+        self.pid = 0
+        #: Names of the queues it consumes; empty for a publisher.
+        self.queues: list[str] = []
+        #: Task names it knows; None: all.
+        self.known: frozenset[str] | None = None
+        #: Tasks that may have been, and have been, delivered since it was opened.
+        self.limit = 0
+        self.delivered = 0
+        self.leases: dict[WireId, Task] = {}
+        #: Ids it waits for.
+        self.watching: dict[WireId, None] = {}
+        #: The queue that is served first next time.
+        self.turn = 0
+
+    def queues_in_turn(self) -> list[str]:
+        """Its queues, another one first each time."""
+        turn = self.turn % len(self.queues) if self.queues else 0
+        self.turn += 1
+        return self.queues[turn:] + self.queues[:turn]
+
+
+class Line:
+    """Consumers of one queue that know the same task names; those with credit wait in `waiting`.
+
+    A consumer that used up its credit is dropped when its turn comes and joins again with new credit,
+    so busy ones are not visited.
+    """
+
+    __slots__ = ("_parked", "known", "members", "waiting")
+
+    def __init__(self, known: frozenset[str] | None) -> None:
+        self.known = known
+        self.members = 0
+        self.waiting: deque[Session] = deque()
+        #: Numbers of the sessions in `waiting`.
+        self._parked: set[int] = set()
+
+    def park(self, session: Session) -> None:
+        """Lets a session with credit wait for tasks, at the end unless it waits already."""
+        if session.number not in self._parked:
+            self._parked.add(session.number)
+            self.waiting.append(session)
+
+    def leave(self, session: Session) -> None:
+        """A member is no consumer of this queue any more."""
+        self.members -= 1
+        if session.number in self._parked:
+            self._parked.remove(session.number)
+            self.waiting.remove(session)
+
+    def next(self) -> Session | None:
+        """The session whose turn it is; it stays in its place."""
+        waiting = self.waiting
+        while waiting:
+            session = waiting[0]
+            if session.limit > session.delivered:
+                return session
+            waiting.popleft()
+            self._parked.remove(session.number)
+        return None

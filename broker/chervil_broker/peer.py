@@ -1,0 +1,146 @@
+"""One client's connection, as the loop sees it: feed, take messages, dispatch; and write what is due."""
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+from chervil.protocol import Code, Connection, Message, RemoteProtocolError, Side, State
+from chervil.protocol.limits import PREAUTH_SECONDS
+from chervil.protocol.messages import Error, Goodbye, Heartbeat
+from chervil_broker.commands import HANDLERS
+
+if TYPE_CHECKING:
+    from chervil_broker.broker import Broker
+
+log = logging.getLogger("chervil.broker")
+
+#: Bytes that may wait to be written to one peer; beyond that it does not read and is cut off. Two
+#: largest frames and as much again of small ones fit.
+UNSENT_MAX = 64 << 20
+
+
+class Peer(asyncio.Protocol):
+    """A connection and the session on it. `session` is the engine's number, unique in this process."""
+
+    def __init__(self, broker: "Broker", session: int, *, needs_token: bool) -> None:
+        self.broker = broker
+        self.session = session
+        self.needs_token = needs_token
+        self.connection = Connection(Side.BROKER)
+        self.name = "?"
+        #: Has subscribed: heartbeats are owed both ways.
+        self.consumes = False
+        #: Has said GOODBYE; closed once what it was promised has been written.
+        self.leaving = False
+        self.heard = broker.seconds()
+        self.spoke = self.heard
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._open = False
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self.needs_token and not _same_user(transport):
+            log.warning("a connection of another user to the Unix socket was refused")
+            self._transport.abort()
+            return
+        if not self.broker.admit(self):
+            self._transport.abort()
+            return
+        self._open = True
+        self._deadline = asyncio.get_running_loop().call_later(PREAUTH_SECONDS, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        broker = self.broker
+        self.heard = broker.tick()
+        try:
+            for message in self.connection.receive(data):
+                HANDLERS[type(message)](broker, self, message)
+        except RemoteProtocolError as error:
+            self.refuse(error.code, error.message)
+        broker.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.stop_deadline()
+        if self._open:
+            self._open = False
+            self.broker.forget(self)
+
+    # What the broker and its commands call.
+
+    @property
+    def ready(self) -> bool:
+        return self.connection.state is State.READY
+
+    def stop_deadline(self) -> None:
+        """HELLO came in time, or there is nobody left to wait for."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def say(self, message: Message) -> None:
+        """Writes a message that rests on nothing in the engine, past the gate."""
+        self.write(self.connection.send(message))
+
+    def write(self, frames: bytes) -> None:
+        """Writes frames that have passed the gate; a peer that does not read is cut off."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self.spoke = self.heard if self.heard > self.spoke else self.broker.seconds()
+        transport.write(frames)
+        if transport.get_write_buffer_size() > UNSENT_MAX:
+            self.broker.count_refusal(Code.SLOW)
+            log.warning("%s does not read: %d bytes wait for it; cut off (%s)", self.name, UNSENT_MAX, Code.SLOW)
+            transport.abort()
+
+    def refuse(self, code: Code, message: str) -> None:
+        """Tells the peer the code that ends the connection, and ends it."""
+        self.broker.count_refusal(code)
+        log.warning("%s refused: %s: %s", self.name, code, message)
+        if self.connection.state not in (State.OPENING, State.CLOSED):
+            self.say(Error(None, code, message))
+        self.close()
+
+    def beat(self) -> None:
+        self.spoke = self.broker.seconds()
+        self.say(Heartbeat())
+
+    def farewell(self) -> bytes:
+        """The frame that ends an orderly connection; empty where it has ended already."""
+        if self.connection.state in (State.READY, State.CLOSING):
+            return self.connection.send(Goodbye("DONE" if self.leaving else Code.SHUTDOWN))
+        return b""
+
+    def close(self) -> None:
+        """Closes when everything written has left."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Closes now: the peer is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self.refuse(Code.SLOW, f"no HELLO within {PREAUTH_SECONDS} s")
+
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+def _same_user(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other end of a Unix socket belongs to this user, or to root."""
+    peer = transport.get_extra_info("socket")
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # the socket's mode, 0600, is what guards it there
+    packed = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    uid: int = _CREDENTIALS.unpack(packed)[1]
+    return uid in (0, os.getuid())

@@ -1,0 +1,32 @@
+"""The broker's token: made at the first start, kept for its user's clients, known here as a hash."""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+from chervil.statedir import write_token
+
+
+def hashed(token: str) -> bytes:
+    """What the broker keeps of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def provide_token(paths: list[Path]) -> bytes:
+    """Sees to it that each file holds this broker's token, and returns its hash.
+
+    A token from an earlier start is kept, so that clients that have read it go on. All addresses
+    of one broker share one token.
+    """
+    token = next((kept for kept in map(_kept, paths) if kept), None) or secrets.token_urlsafe(32)
+    for path in paths:
+        if _kept(path) != token:
+            write_token(path, token)
+    return hashed(token)
+
+
+def _kept(path: Path) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except FileNotFoundError:
+        return None

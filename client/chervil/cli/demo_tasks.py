@@ -1,0 +1,28 @@
+"""The tasks of `chervil demo`; also an example of what a task module looks like."""
+
+import ast
+from pathlib import Path
+
+from chervil import Chervil
+
+app = Chervil("demo")
+
+#: How many functions a file may name: ten are shown in the end, and all ten may be in one file.
+LONGEST = 10
+
+
+@app.task
+def longest_functions(path: str) -> list[tuple[int, str, int]]:
+    """The longest functions in a Python file: (lines, name, line number), longest first."""
+    tree = ast.parse(Path(path).read_bytes(), filename=path)
+    found = [
+        ((node.end_lineno or node.lineno) - node.lineno + 1, node.name, node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return sorted(found, reverse=True)[:LONGEST]
+
+
+@app.task
+def nothing() -> None:
+    """Does nothing: what it costs is Chervil's share of a task."""

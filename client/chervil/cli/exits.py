@@ -1,0 +1,15 @@
+"""Exit codes of every verb; scripts rely on them.
+
+A verb ends with one of these, or with 130 (128 + SIGINT) after Ctrl-C.
+"""
+
+OK = 0
+#: A task failed (`call --wait`, `result`, `demo`), or a process that a verb started did.
+TASK_FAILED = 1
+#: The command line, the app or a setting is wrong: typing the same again will not help.
+USAGE = 2
+#: Nothing there to talk to: no broker, no such task id (sysexits' EX_UNAVAILABLE).
+UNAVAILABLE = 69
+#: The time given with --timeout has passed; timeout(1) uses the same number.
+TIMED_OUT = 124
+INTERRUPTED = 130

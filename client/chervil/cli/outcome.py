@@ -1,0 +1,90 @@
+"""What came of a task, on stdout, stderr and in the exit code; for `call --wait` and `result`.
+
+The broker's own answer is shown, not an exception rebuilt from it: so no app is needed to read it.
+"""
+
+import json
+from typing import Any
+
+import click
+
+from chervil.cli import exits
+from chervil.cli.common import Common
+from chervil.client import Client, Status
+from chervil.protocol import FAILURE_CODEC, FINAL, FailureRecord, Info, Stage, unpack_failure
+from chervil.serialization import decode
+from chervil.waiting import describe
+
+def show(status: Status, client: Client, common: Common, *, waited: float | None = None) -> int:
+    """Prints one task's status and returns the exit code.
+
+    A result goes to stdout, everything else to stderr; with --json all of it is one object on stdout.
+    `waited` are the seconds after which the caller gave up, None where it did not wait.
+    """
+    stage = Stage(status.stage)
+    record = unpack_failure(status.body) if status.codec == FAILURE_CODEC and status.body else None
+    value = _value(status) if stage is Stage.SUCCESS else None
+    if common.json:
+        click.echo(json.dumps(_as_dict(status, value, record), default=str))
+    elif stage is Stage.SUCCESS:
+        click.echo(value if isinstance(value, str) else json.dumps(value, default=str))
+    else:
+        click.echo(_in_words(status, record, client, waited), err=True)
+    if stage is Stage.SUCCESS:
+        return exits.OK
+    if stage in (Stage.UNKNOWN, Stage.EVICTED):
+        return exits.UNAVAILABLE
+    return exits.TASK_FAILED if stage in FINAL else exits.TIMED_OUT
+
+
+def wait_for(client: Client, task_id: str, timeout: float | None, common: Common) -> Status:
+    """The status once the task has ended, or after `timeout` seconds; says on stderr why it waits."""
+
+    def tell(statuses: list[Status]) -> None:
+        for status in statuses:
+            if not common.quiet and status.stage is Stage.QUEUED and status.info.get(Info.WAITING_FOR):
+                start = f"chervil -A {common.app or 'MODULE'} worker"
+                hint = "" if status.info[Info.WAITING_FOR] == "no_credit" else f"; start one: {start}"
+                click.echo(f"{describe(status)}{hint}", err=True)
+
+    return client.wait([task_id], timeout, tell)[0]
+
+
+def _value(status: Status) -> Any:
+    if status.codec is None or status.body is None:
+        return None
+    return decode(status.codec, status.body)
+
+
+def _in_words(status: Status, record: FailureRecord | None, client: Client, waited: float | None) -> str:
+    stage = Stage(status.stage)
+    if stage is Stage.UNKNOWN:
+        return (
+            f"Error: {client.found.url.redacted} (from {client.found.source}) knows no task {status.id}. "
+            "It may have gone to another broker (-b URL), or ended so long ago that its result was dropped."
+        )
+    if stage is Stage.EVICTED:
+        return f"Error: task {status.id} ended, and its result was dropped to make room."
+    if stage not in FINAL:
+        gave_up = "" if waited is None else f"; gave up after {waited:g} s"
+        return f"Task {status.id}: {describe(status)}{gave_up}"
+    if record is None:
+        return f"Task {status.id} ended as {stage.name}."
+    if record.traceback:
+        return f"{record.traceback.rstrip()}\nTask {record.task_name}[{status.id}] ended as {stage.name}."
+    message = f": {record.message}" if record.message else ""
+    return f"Task {record.task_name}[{status.id}] ended as {stage.name}: {record.type}{message}"
+
+
+def _as_dict(status: Status, value: Any, record: FailureRecord | None) -> dict[str, Any]:
+    answer: dict[str, Any] = {"id": status.id, "stage": Stage(status.stage).name}
+    if status.stage == Stage.SUCCESS:
+        answer["result"] = value
+    if record is not None:
+        answer["error"] = {
+            "kind": record.kind,
+            "type": record.type,
+            "message": record.message,
+            "traceback": record.traceback,
+        }
+    return answer

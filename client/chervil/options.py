@@ -1,0 +1,59 @@
+"""The options that a call and a task may have: the one list for `apply_async` and for `@app.task`."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from chervil.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+
+class CallOptions(TypedDict, total=False):
+    """Options of one call: `apply_async`, `delay_many` and `send_task`."""
+
+    #: Run not before this many seconds later; a timedelta will do.
+    countdown: "float | timedelta | None"
+    #: Run not before this time; a naive one is in the `timezone` setting. Excludes `countdown`.
+    eta: "datetime | None"
+    #: Not to run unless started within this many seconds, or by this time.
+    expires: "float | timedelta | datetime | None"
+    queue: str | None
+    #: 0 to 9, 9 first.
+    priority: int | None
+    #: 1 to 128 bytes; a random UUID unless given. Publishing a known id again makes no second task.
+    task_id: str | None
+    #: The application's own, to be found in `self.request.headers`.
+    headers: Mapping[str, Any] | None
+    ignore_result: bool | None
+    #: json or msgpack.
+    serializer: str | None
+
+
+class TaskOptions(TypedDict, total=False):
+    """Options of a task: `@app.task(...)` and `@shared_task(...)`; `bind` stands beside them."""
+
+    #: `module.function` unless given.
+    name: str | None
+    #: How often `self.retry` may be called; None is for ever.
+    max_retries: int | None
+    #: Seconds until the next run, where `self.retry` does not say.
+    default_retry_delay: float
+    queue: str | None
+    priority: int | None
+    ignore_result: bool | None
+    serializer: str | None
+    expires: "float | timedelta | datetime | None"
+    #: Check arguments against the signature at the call.
+    typing: bool
+
+
+CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+TASK_OPTIONS = frozenset(TaskOptions.__annotations__)
+
+
+def refuse_unknown(what: str, options: Iterable[str], known: frozenset[str]) -> None:
+    """Raises TypeError for the first option that is not known; `what` is who was asked."""
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{what} has no option {name!r}{did_you_mean(name, known)}")

@@ -1,0 +1,182 @@
+"""Calls to task rows, and task rows to the broker: what `delay` does once the arguments are known."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from chervil.current import running
+from chervil.exceptions import EncodeError
+from chervil.options import CallOptions
+from chervil.protocol.ids import WireId, to_text, to_wire
+from chervil.protocol.rows import TaskRow, task_row
+from chervil.protocol.vocabulary import RESULT_EXPIRES_MS_DEFAULT, TaskOption
+from chervil.result import AsyncResult
+from chervil.serialization import encode
+from chervil.times import DELAY_MAX_MS, absolute_ms, relative_ms
+
+if TYPE_CHECKING:
+    from chervil.app import Chervil
+    from chervil.task import Task
+
+R = TypeVar("R")
+
+# As plain integers: an IntEnum key costs a Python call for its hash.
+_DELAY_MS = int(TaskOption.DELAY_MS)
+_DUE_AT = int(TaskOption.DUE_AT)
+_EXPIRES_MS = int(TaskOption.EXPIRES_MS)
+_EXPIRES_AT = int(TaskOption.EXPIRES_AT)
+_IGNORE_RESULT = int(TaskOption.IGNORE_RESULT)
+_RESULT_EXPIRES_MS = int(TaskOption.RESULT_EXPIRES_MS)
+_ROOT_ID = int(TaskOption.ROOT_ID)
+_PARENT_ID = int(TaskOption.PARENT_ID)
+
+_NO_OPTIONS: CallOptions = {}
+
+
+def new_wire_ids(count: int) -> list[bytes]:
+    """Random UUIDs of version 4, as their 16 bytes (measured: 0.5 us an id, `uuid.uuid4` takes 1.7)."""
+    random = bytearray(os.urandom(16 * count))
+    for at in range(0, len(random), 16):
+        random[at + 6] = random[at + 6] & 0x0F | 0x40
+        random[at + 8] = random[at + 8] & 0x3F | 0x80
+    return [bytes(random[at : at + 16]) for at in range(0, len(random), 16)]
+
+
+def new_id() -> str:
+    """A random UUID of version 4 as text."""
+    return to_text(new_wire_ids(1)[0])
+
+
+class Publisher:
+    """Publishes calls for one app."""
+
+    def __init__(self, app: "Chervil") -> None:
+        self._app = app
+
+    def call(
+        self,
+        task: "Task[..., R]",
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions = _NO_OPTIONS,
+    ) -> AsyncResult[R]:
+        """Publishes one call of a task, or runs it here where the app is eager."""
+        if task.typing:
+            task.check_arguments(args, kwargs)
+        app = self._app
+        if app.conf.task_always_eager:
+            return task.apply(args, kwargs, task_id=options.get("task_id"), headers=options.get("headers"))
+        given = options.get("task_id") if options else None
+        wire: WireId = new_wire_ids(1)[0] if given is None else to_wire(given)
+        row = self._row(wire, task.name, args, kwargs, self._envelope(task, options))
+        app.client.publish([row], app.conf.task_publish_timeout)
+        return AsyncResult.from_wire(wire, app)
+
+    def call_many(
+        self, task: "Task[..., R]", calls: Iterable[Sequence[Any]], options: CallOptions
+    ) -> list[AsyncResult[R]]:
+        """Publishes many calls of a task."""
+        calls = list(calls)
+        if task.typing:
+            for args in calls:
+                task.check_arguments(args, {})
+        app = self._app
+        if app.conf.task_always_eager:
+            return [task.apply(args, headers=options.get("headers")) for args in calls]
+        if not calls:
+            return []
+        envelope = self._envelope(task, options)
+        wires = new_wire_ids(len(calls))
+        name, no_kwargs = task.name, dict[str, Any]()
+        rows = [
+            self._row(wire, name, args, no_kwargs, envelope) for wire, args in zip(wires, calls, strict=True)
+        ]
+        app.client.publish(rows, app.conf.task_publish_timeout)
+        return [AsyncResult.from_wire(wire, app) for wire in wires]
+
+    def send(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> AsyncResult[Any]:
+        """Publishes one call by name; the task need not be known here."""
+        given = options.get("task_id")
+        wire: WireId = new_wire_ids(1)[0] if given is None else to_wire(given)
+        row = self._row(wire, name, args, kwargs, self._envelope(self._app.tasks.get(name), options))
+        self._app.client.publish([row], self._app.conf.task_publish_timeout)
+        return AsyncResult.from_wire(wire, self._app)
+
+    def _row(
+        self,
+        wire: WireId,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        envelope: tuple[str, int, dict[int, Any] | None, bytes | None, str],
+    ) -> TaskRow:
+        queue, priority, options, headers, codec = envelope
+        try:
+            body = encode(codec, (args, kwargs))
+        except EncodeError as error:
+            raise EncodeError(f"the arguments of {name}: {error}") from error
+        try:
+            return task_row([wire, name, queue, priority, options, headers, codec, body])
+        except ValueError as error:
+            raise ValueError(f"task {name}: {error}") from None
+
+    def _envelope(
+        self, task: "Task[..., Any] | None", call: CallOptions
+    ) -> tuple[str, int, dict[int, Any] | None, bytes | None, str]:
+        """(queue, priority, options, headers, codec): the call's word, else the task's, else the setting."""
+        conf = self._app.conf
+        queue = priority = ignore = codec = expires = None
+        if task is not None:
+            queue, priority, ignore = task.queue, task.priority, task.ignore_result
+            codec, expires = task.serializer, task.expires
+        headers = None
+        options: dict[int, Any] = {}
+        if call:
+            queue = call.get("queue") or queue
+            priority = priority if call.get("priority") is None else call["priority"]
+            ignore = ignore if call.get("ignore_result") is None else call["ignore_result"]
+            codec = call.get("serializer") or codec
+            expires = expires if call.get("expires") is None else call["expires"]
+            headers = call.get("headers")
+            self._add_times(options, call)
+        codec = codec or conf.task_serializer
+        if expires is not None:
+            if isinstance(expires, datetime):
+                options[_EXPIRES_AT] = absolute_ms(expires, "expires", conf.timezone)
+            else:
+                options[_EXPIRES_MS] = relative_ms(expires, "expires")
+        if conf.task_ignore_result if ignore is None else ignore:
+            options[_IGNORE_RESULT] = True
+        if conf.result_expires != 86400:  # noqa: PLR2004  # what the broker takes without being told
+            options[_RESULT_EXPIRES_MS] = _result_expires_ms(conf.result_expires)
+        here = running.get()
+        if here is not None and here.request.wire_id is not None:
+            request = here.request
+            options[_PARENT_ID] = request.wire_id
+            options[_ROOT_ID] = request.options.get(_ROOT_ID, request.wire_id)
+        return (
+            queue or conf.task_default_queue,
+            conf.task_default_priority if priority is None else priority,
+            options or None,
+            encode(codec, dict(headers)) if headers else None,
+            codec,
+        )
+
+    def _add_times(self, options: dict[int, Any], call: CallOptions) -> None:
+        countdown, eta = call.get("countdown"), call.get("eta")
+        if countdown is not None and eta is not None:
+            raise ValueError("countdown and eta exclude each other")
+        if countdown is not None:
+            options[_DELAY_MS] = relative_ms(countdown, "countdown")
+        elif eta is not None:
+            options[_DUE_AT] = absolute_ms(eta, "eta", self._app.conf.timezone)
+
+
+def _result_expires_ms(value: Any) -> int:
+    return DELAY_MAX_MS if value is None else relative_ms(value, "result_expires")
+
+
+assert RESULT_EXPIRES_MS_DEFAULT == 86400 * 1000

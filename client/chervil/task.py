@@ -1,0 +1,188 @@
+"""A task: a function and what is known of it, callable here and in the background."""
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import update_wrapper
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+
+from chervil.arguments import Arguments
+from chervil.current import Running, get_current_app, running
+from chervil.exceptions import MaxRetriesExceededError, OperationalError
+from chervil.options import CALL_OPTIONS, CallOptions, TaskOptions, refuse_unknown
+from chervil.result import AsyncResult, EagerResult
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from chervil.app import Chervil
+    from chervil.exceptions import Retry
+    from chervil.request import Request
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Celery's defaults.
+MAX_RETRIES = 3
+DEFAULT_RETRY_DELAY = 180
+
+
+class Task(Generic[P, R]):
+    """A function that can run in the background; `@app.task` makes it.
+
+    `P` are its parameters (without `self` where it is bound), `R` what it returns. Options may be read and
+    changed as attributes; None means that the app's setting holds.
+    """
+
+    MaxRetriesExceededError = MaxRetriesExceededError
+    OperationalError = OperationalError
+
+    name: str
+    #: The function; bound to the task where `bind` is true.
+    run: Callable[..., Any]
+    bind: bool
+    max_retries: int | None = MAX_RETRIES
+    default_retry_delay: float = DEFAULT_RETRY_DELAY
+    queue: str | None = None
+    priority: int | None = None
+    ignore_result: bool | None = None
+    serializer: str | None = None
+    expires: "float | timedelta | datetime | None" = None
+    typing: bool = True
+
+    def __init__(
+        self, app: "Chervil | None", fn: Callable[..., Any], name: str, bind: bool, options: TaskOptions
+    ) -> None:
+        """`app` None is the app that is current at each use (a shared task)."""
+        self._app = app
+        self._fn = fn
+        self.name = name
+        self.bind = bind
+        for option, value in options.items():
+            if option != "name":
+                setattr(self, option, value)
+        self._arguments = Arguments(fn, skip=1 if bind else 0)
+        self.run = MethodType(fn, self) if bind else fn
+        update_wrapper(self, fn, updated=())
+        if bind:
+            # `inspect.signature` would follow it to the function and show its `self`.
+            del self.__wrapped__  # type: ignore[attr-defined]
+            self.__signature__ = property(lambda self: self._arguments.signature())
+
+    def for_app(self, app: "Chervil") -> "Task[P, R]":
+        """The same task, belonging to an app."""
+        options: dict[str, Any] = {name: getattr(self, name) for name in TaskOptions.__annotations__}
+        return type(self)(app, self._fn, self.name, self.bind, TaskOptions(**options))  # type: ignore[typeddict-item]
+
+    @property
+    def app(self) -> "Chervil":
+        return self._app if self._app is not None else get_current_app()
+
+    @property
+    def request(self) -> "Request":
+        """The run that is under way here; one with `called_directly` where there is none."""
+        here = running.get()
+        if here is not None and here.task.name == self.name:
+            return here.request
+        from chervil.request import Request
+
+        return Request()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function here and now."""
+        if running.get() is None:
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
+        from chervil.request import Request
+
+        request = Request()
+        request.task, request.args, request.kwargs = self.name, args, kwargs
+        token = running.set(Running(self, request))
+        try:
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
+        finally:
+            running.reset(token)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Publishes a call and returns once the broker has confirmed it.
+
+        Raises TypeError when the arguments do not fit, EncodeError when they cannot be written,
+        PublishRefused, PublishUnconfirmed or OperationalError.
+        """
+        return self.app.publisher.call(self, args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R]:
+        """`delay` with options; raises TypeError for one that is not known, ValueError for a wrong value."""
+        refuse_unknown(f"apply_async() of {self.name}", options, CALL_OPTIONS)
+        return self.app.publisher.call(self, args or (), kwargs or {}, options)
+
+    def delay_many(
+        self, calls: Iterable[Sequence[Any]], **options: Unpack[CallOptions]
+    ) -> list[AsyncResult[R]]:
+        """Publishes a call for each tuple of positional arguments, in as few frames as they fit in.
+
+        Nothing is sent unless all arguments fit. PublishRefused and PublishUnconfirmed name the ids that
+        they are about; the others are confirmed.
+        """
+        refuse_unknown(f"delay_many() of {self.name}", options, CALL_OPTIONS - {"task_id"})
+        return self.app.publisher.call_many(self, calls, options)
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        task_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> EagerResult[R]:
+        """Runs the task here and now, retries included (at once), and returns its result.
+
+        `throw` lets its exception out; the default is the setting `task_eager_propagates`.
+        """
+        from chervil.eager import apply
+
+        return apply(self, args or (), kwargs or {}, throw, task_id, headers)
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: "datetime | None" = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> "Retry":
+        """Has this run's task run again, under the same id: `raise self.retry(...)`.
+
+        countdown, eta: when; `default_retry_delay` unless given. args, kwargs: new arguments. Options are
+        `queue`, `priority`, `expires`, `headers` and `serializer`. Raises Retry, or returns it with
+        `throw=False`; then the task runs again once it has returned. When `max_retries` is exhausted
+        it raises `exc`, or MaxRetriesExceededError without one. Called outside of a worker it raises `exc`.
+        """
+        from chervil.retry import ask_again
+
+        return ask_again(self, args, kwargs, exc, throw, eta, countdown, max_retries, options)
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802  # Celery's name
+        return AsyncResult(task_id, self.app)
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raises TypeError, naming the task and its signature, unless it takes these arguments."""
+        self._arguments.check(self.name, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+class AsyncTask(Task[P, R]):
+    """A task made of an `async def` function: called directly, it returns the coroutine."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        coroutine: Coroutine[Any, Any, R] = super().__call__(*args, **kwargs)  # type: ignore[assignment]
+        return coroutine

@@ -1,0 +1,219 @@
+"""The pump, the timers, heartbeats, and the end."""
+
+import asyncio
+import gc
+
+from chervil.protocol import Stage
+from chervil.protocol.messages import (
+    Confirm,
+    Credit,
+    Deliver,
+    Goodbye,
+    Heartbeat,
+    Ok,
+    Publish,
+    Result,
+    Stats,
+    Status,
+    Subscribe,
+    Watch,
+)
+from chervil_broker import broker as broker_module
+from tests.broker.talk import play, task
+
+
+def test_a_delayed_task_is_delivered_when_it_is_due():
+    async def scenario(house):
+        peer = await house.guest()
+        begin = house.broker.seconds()
+        rows = [task(options={2: 60}), task(options={2: 30})]
+        peer.send(Publish(1, rows), Subscribe(2, ["default"]), Credit(5))
+        await peer.expect(Confirm)
+        await peer.expect(Ok)
+        first = (await peer.expect(Deliver)).tasks[0]
+        second = (await peer.expect(Deliver)).tasks[0]
+        assert [first[0], second[0]] == [rows[1][0], rows[0][0]]
+        assert house.broker.seconds() - begin >= 0.06
+
+    play(scenario)
+
+
+def test_a_due_time_follows_the_wall_clock():
+    async def scenario(house):
+        import time
+
+        peer = await house.guest()
+        due_at = time.time_ns() // 1_000_000 + 50
+        peer.send(Publish(1, [task(options={4: due_at})]), Subscribe(2, ["default"]), Credit(5))
+        await peer.expect(Confirm)
+        await peer.expect(Ok)
+        await peer.expect(Deliver)
+        assert time.time_ns() // 1_000_000 >= due_at
+
+    play(scenario)
+
+
+def test_answers_that_fit_no_single_frame_go_on_in_another():
+    async def scenario(house):
+        peer = await house.guest()
+        rows = [task(body=b"x" * 1000) for _ in range(300)]
+        peer.send(Publish(1, rows[:150]), Publish(2, rows[150:]), Subscribe(3, ["default"]), Credit(300))
+        got = []
+        while len(got) < 300:
+            message = await peer.next()
+            if isinstance(message, Deliver):
+                got += [row[0] for row in message.tasks]
+                assert len(message.tasks) < 300
+        assert sorted(got) == sorted(row[0] for row in rows)
+        from chervil.protocol.messages import Complete
+
+        peer.send(Complete(1, [[id_, 1, 1, "json", b"r" * 900] for id_ in got[:140]]))
+        peer.send(Complete(2, [[id_, 1, 1, "json", b"r" * 900] for id_ in got[140:]]))
+        peer.send(Watch(9, got))
+        answered, more = [], True
+        while more:
+            message = await peer.next()
+            if isinstance(message, Status):
+                assert message.request == 9
+                answered += [row[0] for row in message.tasks]
+                more = bool(message.more)
+        assert answered == got
+
+    play(scenario)
+
+
+def test_nobody_answers_a_peer_that_left(caplog):
+    async def scenario(house):
+        client, worker = await house.guest(), await house.guest()
+        row = task()
+        client.send(Publish(1, [row]), Watch(2, [row[0]]))
+        await client.expect(Confirm)
+        await client.expect(Status)
+        client.writer.transport.abort()
+        worker.send(Subscribe(1, ["default"]), Credit(1))
+        await worker.expect(Ok)
+        await worker.expect(Deliver)
+        from chervil.protocol.messages import Complete, Completed
+
+        worker.send(Complete(1, [[row[0], 1, 1, None, None]]))
+        await worker.expect(Completed)
+
+    play(scenario)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_heartbeats_are_owed_by_and_to_workers(monkeypatch):
+    monkeypatch.setattr(broker_module, "SWEEP_SECONDS", 0.005)
+    monkeypatch.setattr(broker_module, "HEARTBEAT_MS", 20)
+
+    async def scenario(house):
+        sweeper = asyncio.create_task(house.broker.sweep())
+        worker = await house.guest()
+        worker.send(Subscribe(1, ["default"]))
+        await worker.expect(Ok)
+        await worker.expect(Heartbeat)
+        await worker.expect(Heartbeat)
+        sweeper.cancel()
+
+    play(scenario)
+
+
+def test_a_silent_worker_is_taken_for_lost(monkeypatch, caplog):
+    monkeypatch.setattr(broker_module, "SWEEP_SECONDS", 0.005)
+    monkeypatch.setattr(broker_module, "SILENCE_SECONDS", 0.02)
+
+    async def scenario(house):
+        sweeper = asyncio.create_task(house.broker.sweep())
+        publisher, worker = await house.guest("publisher"), await house.guest("silent@here")
+        worker.send(Subscribe(1, ["default"]))
+        await worker.expect(Ok)
+        assert await worker.ended()
+        publisher.send(Publish(1, [task()]))
+        await publisher.expect(Confirm)
+        sweeper.cancel()
+
+    caplog.set_level("WARNING")
+    play(scenario)
+    assert "silent@here was silent" in caplog.text
+
+
+def test_an_idle_broker_collects_garbage(monkeypatch):
+    monkeypatch.setattr(broker_module, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(broker_module, "COLLECT_SECONDS", 0)
+    collected = asyncio.Event()
+    monkeypatch.setattr(gc, "collect", collected.set)
+
+    async def scenario(house):
+        monkeypatch.setattr(house.broker, "wake", lambda: None)
+        sweeper = asyncio.create_task(house.broker.sweep())
+        await collected.wait()
+        sweeper.cancel()
+
+    play(scenario)
+
+
+def test_the_end_is_said_to_everybody():
+    async def scenario(house):
+        peer = await house.guest()
+        peer.send(Publish(1, [task()]))
+        await peer.expect(Confirm)
+        assert house.broker.unfinished() == 1
+        ending = asyncio.create_task(house.broker.stop(1.0))
+        assert (await peer.expect(Goodbye)).code == "SHUTDOWN"
+        peer.writer.close()
+        await ending
+        assert house.broker.peers == {}
+
+    play(scenario)
+
+
+def test_stats_report_the_broker():
+    async def scenario(house):
+        from chervil.protocol.messages import Report
+
+        peer = await house.guest()
+        peer.send(Publish(1, [task(queue="mail")]), Stats(2))
+        await peer.expect(Confirm)
+        report = (await peer.expect(Report)).report
+        assert report["durability"] == "memory"
+        assert report["connections"] == 1
+        assert report["tasks"]["QUEUED"] == 1
+        assert report["queues"][0]["name"] == "mail"
+        assert report["queues"][0]["waiting_for"] == "no_consumer"
+        assert report["instance"] == house.broker.instance.hex()
+
+    play(scenario)
+
+
+def test_a_queue_without_a_worker_is_warned_of(caplog, monkeypatch):
+    async def scenario(house):
+        house.broker.engine.tick(0, 0)
+        peer = await house.guest()
+        peer.send(Subscribe(1, ["default"], ["tasks.other"]), Publish(2, [task()]))
+        await peer.expect(Confirm)
+
+    caplog.set_level("WARNING")
+    play(scenario)
+    assert "no worker of this queue knows that name" in caplog.text
+
+
+def test_results_reach_everybody_who_waits():
+    async def scenario(house):
+        from chervil.protocol.messages import Complete
+
+        waiters = [await house.guest() for _ in range(3)]
+        worker = await house.guest()
+        row = task()
+        worker.send(Publish(1, [row]))
+        await worker.expect(Confirm)
+        for waiter in waiters:
+            waiter.send(Watch(1, [row[0]]))
+            await waiter.expect(Status)
+        worker.send(Subscribe(2, ["default"]), Credit(1))
+        await worker.expect(Ok)
+        await worker.expect(Deliver)
+        worker.send(Complete(1, [[row[0], 1, 1, "json", b"5"]]))
+        for waiter in waiters:
+            assert (await waiter.expect(Result)).tasks[0][:4] == [row[0], Stage.SUCCESS, "json", b"5"]
+
+    play(scenario)

@@ -1,0 +1,103 @@
+"""The broker as a process: what it says, what it leaves behind, how it ends."""
+
+import signal
+import socket
+import stat
+
+import pytest
+
+from chervil.address import BrokerURL, Found
+from chervil.client import Client
+from chervil.exceptions import OperationalError
+from tests.broker.talk import task
+from tests.e2e.stage import Stage, staged
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def stage(tmp_path):
+    with staged(tmp_path) as stage:
+        yield stage
+
+
+def start(stage: Stage, *flags: str):
+    return stage.run("broker", ["chervil_broker", *flags], XDG_STATE_HOME=str(stage.folder / "state"))
+
+
+def url_of(line: str) -> BrokerURL:
+    return BrokerURL.parse(next(word for word in line.split() if word.startswith("chervil://")).rstrip(";,"))
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_it_serves_tcp_with_a_token_that_its_user_finds(loop, stage, monkeypatch):
+    broker = start(stage, "--bind", "127.0.0.1:0", "--memory", "--loop", loop)
+    url = url_of(broker.wait_for("ready on"))
+    assert any("nothing is kept on disk" in line for line in broker.output)
+    monkeypatch.setenv("XDG_STATE_HOME", str(stage.folder / "state"))
+    client = Client(Found(url, "test"))
+    assert client.stats()["durability"] == "memory"
+    client.close()
+    monkeypatch.setenv("XDG_STATE_HOME", str(stage.folder / "elsewhere"))
+    with pytest.raises(OperationalError, match="CHERVIL_TOKEN_FILE"):
+        Client(Found(url, "test")).stats()
+
+
+def test_the_token_file_is_the_users_alone_and_no_line_shows_it(stage):
+    broker = start(stage, "--bind", "127.0.0.1:0")
+    broker.wait_for("ready on")
+    (path,) = (stage.folder / "state" / "chervil" / "tokens").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    broker.signal(signal.SIGTERM)
+    assert broker.ended() == 0
+    assert path.read_text().strip() not in "\n".join(broker.output)
+
+
+def test_without_memory_it_says_that_there_is_no_journal_yet(stage):
+    broker = start(stage, "--unix", "b.sock")
+    broker.wait_for("no journal yet")
+
+
+def test_term_ends_it_in_order_and_says_what_is_gone(stage):
+    broker = start(stage, "--unix", str(stage.folder / "b.sock"), "--memory")
+    broker.wait_for("ready on")
+    client = Client(Found(BrokerURL.parse(f"chervil+unix://{stage.folder}/b.sock"), "test"))
+    client.publish([task()])
+    broker.signal(signal.SIGTERM)
+    assert broker.ended() == 0
+    assert "1 unfinished tasks were in memory and are gone" in broker.output[-1]
+    assert not (stage.folder / "b.sock").exists()
+    client.close()
+
+
+def test_log_lines_can_be_json(stage):
+    broker = start(stage, "--unix", "b.sock", "--memory", "--log-format", "json")
+    assert '"level": "INFO"' in broker.wait_for("ready on")
+
+
+def test_an_address_in_use_is_one_line_and_an_exit_code(stage):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        broker = start(stage, "--bind", f"127.0.0.1:{port}")
+        assert broker.ended() == 1
+    assert len(broker.output) == 1
+    assert f"127.0.0.1:{port} is in use" in broker.output[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--bind", "0.0.0.0:1"], "no TLS yet"),
+        (["--max-memory", "plenty"], "512MB"),
+        (["--body-limit", "1GB"], "--body-limit is 1 to"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_flags_are_usage_errors(flags, said, stage):
+    broker = start(stage, *flags)
+    assert broker.ended() == 2
+    assert said in "\n".join(broker.output)
+    assert "Traceback" not in "\n".join(broker.output)

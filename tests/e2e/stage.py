@@ -1,0 +1,157 @@
+"""Real processes for end-to-end tests: started, watched through their output, always ended."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from chervil import Chervil
+
+ROOT = Path(__file__).parent.parent.parent
+DEADLINE = 20.0
+
+
+class Process:
+    """A process whose output lines can be waited for."""
+
+    def __init__(self, name: str, command: list[str], cwd: Path, **environment: str) -> None:
+        self.name = name
+        self.output: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.popen = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def wait_for(self, text: str, deadline: float = DEADLINE) -> str:
+        """The next line that contains `text`; fails with all output when it does not come."""
+        end = time.monotonic() + deadline
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.01, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"{self.name} did not say {text!r}:\n" + "\n".join(self.output)) from None
+            if line is None:
+                raise AssertionError(f"{self.name} ended without saying {text!r}:\n" + "\n".join(self.output))
+            self.output.append(line)
+            if text in line:
+                return line
+
+    def signal(self, number: int) -> None:
+        self.popen.send_signal(number)
+
+    def ended(self, deadline: float = DEADLINE) -> int:
+        """Its exit code, once it has ended."""
+        code = self.popen.wait(deadline)
+        self._reader.join(deadline)
+        while True:
+            line = self._lines.get()
+            if line is None:
+                return code
+            self.output.append(line)
+
+    def stop(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
+
+
+class Stage:
+    """Starts brokers and workers in one folder; `app` publishes to its broker from the test's process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"chervil+unix://{folder}/broker.sock"
+        self._stack = contextlib.ExitStack()
+
+    def run(self, name: str, command: list[str], **environment: str) -> Process:
+        process = Process(name, [sys.executable, "-m", *command], self.folder, **environment)
+        self._stack.callback(process.stop)
+        return process
+
+    def broker(self, *flags: str) -> Process:
+        broker = self.run("broker", ["chervil_broker", "--memory", "--unix", str(self.folder / "broker.sock"), *flags])
+        broker.wait_for("ready")
+        return broker
+
+    def worker(self, *flags: str, app: str = "tests.e2e.tasks") -> Process:
+        """A worker that has subscribed."""
+        command = ["chervil_worker", "-A", app, "-b", self.url, "-l", "INFO", *flags]
+        worker = self.run("worker", command, PYTHONPATH=str(ROOT), E2E_FOLDER=str(self.folder))
+        worker.wait_for("ready")
+        return worker
+
+    def app(self) -> Chervil:
+        from tests.e2e import tasks
+
+        tasks.app.conf.broker_url = self.url
+        self._stack.callback(tasks.app.client.close)
+        return tasks.app
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Stage]:
+    stage = Stage(folder)
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process that is no child of ours runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pids: list[int], deadline: float) -> list[int]:
+    """Those of the processes that still run after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    left = pids
+    while left and time.monotonic() < end:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                handle = os.pidfd_open(pid)
+                try:
+                    import select
+
+                    select.select([handle], [], [], max(0.0, end - time.monotonic()))
+                finally:
+                    os.close(handle)
+        left = [pid for pid in left if alive(pid)]
+    return left
+
+
+KILL = signal.SIGKILL

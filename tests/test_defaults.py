@@ -1,0 +1,64 @@
+"""docs/defaults.md says what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chervil.address import DEFAULT_URL
+from chervil.conf import Settings
+from chervil.protocol import limits, vocabulary
+from chervil.task import Task
+from chervil_broker import broker, peer
+from chervil_broker.options import BrokerOptions
+from chervil_worker import slots
+
+ROOT = Path(__file__).parent.parent
+
+
+def table() -> dict[str, str]:
+    text = (ROOT / "docs" / "defaults.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    return {row[0]: row[1] for row in rows[2:]}
+
+
+def number(what: str) -> float:
+    match = re.match(r"\d+", table()[what])
+    assert match is not None, what
+    return float(match[0])
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("priority", Settings.task_default_priority),
+        ("results are kept for", Settings.result_expires),
+        ("a publish is confirmed or raises within", Settings.task_publish_timeout),
+        ("a connection is made within", Settings.broker_connection_timeout),
+        ("connections of one client at once", Settings.broker_pool_limit),
+        ("retries", Task.max_retries),
+        ("delay before a retry", Task.default_retry_delay),
+        ("attempts lost before a task is DEAD", vocabulary.DELIVERY_LIMIT_DEFAULT),
+        ("heartbeat", limits.HEARTBEAT_MS),
+        ("a stranger says HELLO within", limits.PREAUTH_SECONDS),
+        ("body of a task or result", BrokerOptions().body_limit),
+        ("headers of a task", limits.HEADERS_MAX),
+        ("a frame", limits.FRAME_BATCH),
+        ("tasks in a frame", limits.ROWS_MAX),
+        ("an id", limits.ID_MAX),
+        ("a task, queue or client name", limits.NAME_MAX),
+        ("connections to a broker", broker.CONNECTIONS_MAX),
+        ("unsent bytes to one peer", peer.UNSENT_MAX),
+        ("look-ahead of a worker's slot", slots.DEPTH_MAX),
+    ],
+)
+def test_a_number_in_the_table_is_the_codes(what, value):
+    assert number(what) == value
+
+
+def test_the_words_in_the_table_are_the_codes():
+    words = table()
+    assert words["broker URL"] == f"`{DEFAULT_URL}`"
+    assert words["queue"] == f"`{Settings.task_default_queue}`"
+    assert words["serializer"] == f"`{Settings.task_serializer}`" == f"`{Settings.result_serializer}`"
+    assert words["time zone of a naive eta"] == f"`{Settings.timezone}`"

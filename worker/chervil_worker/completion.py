@@ -1,0 +1,72 @@
+"""What a child answers: a run turned into the parts of a completion row (protocol.md, COMPLETE)."""
+
+import time
+from typing import Any
+
+from chervil.exceptions import EncodeError
+from chervil.execution import Finished
+from chervil.failure import failure_body
+from chervil.protocol import FAILURE_CODEC, Outcome, TaskOption, to_text
+from chervil.protocol.rows import DeliveryRow
+from chervil.request import Request
+from chervil.retry import retry_options
+from chervil.serialization import encode
+
+#: [outcome, codec?, body?, options?]: a completion row without id and lease, which the link knows.
+Parts = list[Any]
+
+
+def refusal(row: DeliveryRow, error: Exception, kind: str = "exception", traceback: str | None = None) -> Parts:
+    """A FAILURE for a delivery row that was not run, or whose outcome cannot be sent."""
+    record = failure_body(error, to_text(row[0]), row[5], kind, traceback)
+    return [Outcome.FAILURE, FAILURE_CODEC, record, None]
+
+
+def success(row: DeliveryRow, value: Any, codec: str, body_limit: int) -> Parts:
+    """A SUCCESS; the value is left out where nobody wants it.
+
+    Raises EncodeError when the codec has no form for the value, or it is larger than the broker takes.
+    """
+    if row[8] and row[8].get(TaskOption.IGNORE_RESULT):
+        return [Outcome.SUCCESS, None, None, None]
+    body = encode(codec, value)
+    _check_size(row, "result", body, body_limit)
+    return [Outcome.SUCCESS, codec, body, None]
+
+
+def failure(request: Request, row: DeliveryRow, finished: Finished) -> Parts:
+    """A FAILURE with the record of what the task raised."""
+    assert finished.exception is not None
+    record = failure_body(finished.exception, str(request.id), row[5], traceback=finished.traceback)
+    return [Outcome.FAILURE, FAILURE_CODEC, record, None]
+
+
+def retry(request: Request, row: DeliveryRow, finished: Finished, body_limit: int) -> Parts:
+    """A RETRY with its delay and what changes. Raises EncodeError as `success` does."""
+    assert finished.retry is not None
+    options = retry_options(finished.retry, request)
+    changed = options.get(_RETRY_BODY)
+    if changed is not None:
+        _check_size(row, "new arguments", changed[2], body_limit)
+    cause = finished.exception or finished.retry
+    record = failure_body(cause, str(request.id), row[5], "retry", finished.traceback)
+    return [Outcome.RETRY, FAILURE_CODEC, record, options]
+
+
+def expired(options: dict[int, Any] | None, deadline: int | None) -> bool:
+    """Whether a task's expiry passed before it was begun.
+
+    `deadline` is when its `expires_ms` runs out, in nanoseconds of this machine's monotonic clock.
+    """
+    if deadline is not None and time.monotonic_ns() >= deadline:
+        return True
+    expires_at = options.get(TaskOption.EXPIRES_AT) if options else None
+    return expires_at is not None and time.time() * 1000 >= expires_at
+
+
+def _check_size(row: DeliveryRow, what: str, body: bytes, limit: int) -> None:
+    if len(body) > limit:
+        raise EncodeError(
+            f"the {what} of {row[5]} is {len(body)} bytes, and the broker takes {limit}; "
+            "store it elsewhere and pass on where, or raise the broker's --body-limit"
+        )

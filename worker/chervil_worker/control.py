@@ -1,0 +1,70 @@
+"""What the link and the nursery tell each other, one message a packet.
+
+    link -> nursery   Spawn (with the child's end of its socket), Stop
+    nursery -> link   Manifest or Failed, once; then Born and Exited
+"""
+
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgpack
+
+from chervil_worker import packets
+
+
+class Spawn(NamedTuple):
+    """Fork a child for this slot; its end of the socket comes with the message."""
+
+    slot: int
+
+
+class Stop(NamedTuple):
+    """Children have lost their sockets and end by themselves; kill those that do not, and end."""
+
+
+class Manifest(NamedTuple):
+    """The app is there: what the link must know of it."""
+
+    #: The app's name, for people.
+    app: str
+    #: The broker that the app itself names, if any.
+    broker_url: str | None
+    default_queue: str
+    tasks: list[str]
+
+
+class Failed(NamedTuple):
+    """The app could not be loaded; the nursery has said why, and ends with this exit code."""
+
+    code: int
+
+
+class Born(NamedTuple):
+    slot: int
+    pid: int
+
+
+class Exited(NamedTuple):
+    """The child of a slot is gone; `status` is as waitpid gives it, pid 0 one that could not be forked."""
+
+    slot: int
+    pid: int
+    status: int
+
+
+Message = Spawn | Stop | Manifest | Failed | Born | Exited
+_KINDS: tuple[type[Message], ...] = (Spawn, Stop, Manifest, Failed, Born, Exited)
+
+
+def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
+    """Sends a message; raises OSError when the other side is gone."""
+    packets.send(sock, _KINDS.index(type(message)), msgpack.packb(tuple(message)), descriptors)
+
+
+def receive(sock: socket.socket, flags: int = 0) -> tuple[Message, Sequence[int]] | None:
+    """The next message and the descriptors that came with it; None when the other side is gone."""
+    packet = packets.receive(sock, flags)
+    if packet is None:
+        return None
+    return _KINDS[packet.number](*msgpack.unpackb(packet.payload)), packet.descriptors
