@@ -30,31 +30,31 @@ def bench(names: tuple[str, ...], repeat: int, json_file: Path | None) -> None:
     figures: dict[str, list[float]] = {measure.name: [] for measure in chosen}
     with tempfile.TemporaryDirectory(prefix="chervil-bench-") as scratch:
         for run in range(repeat):
-            echoes.append(_echo(Path(scratch)))
+            echoes.append(echo_limit())
             for number, measure in enumerate(chosen):
                 figures[measure.name].append(measure.run(Path(scratch) / f"{run}-{number}"))
-                click.echo(f"  run {run + 1}: {measure.name}: {_show(figures[measure.name][-1])} {measure.unit}", err=True)
+                click.echo(
+                    f"  run {run + 1}: {measure.name}: {_show(figures[measure.name][-1])} {measure.unit}",
+                    err=True,
+                )
     limit = Echo(statistics.median(e.per_second for e in echoes), statistics.median(e.p50_ms for e in echoes))
     rows = [_row(measure, figures[measure.name], limit) for measure in chosen]
     _print(rows, limit, repeat)
     if json_file is not None:
-        facts = {"machine": _machine(), "durability": "memory", "repeat": repeat, "echo": limit._asdict(), "rows": rows}
+        facts = {
+            "machine": _machine(),
+            "durability": "memory",
+            "repeat": repeat,
+            "echo": limit._asdict(),
+            "rows": rows,
+        }
         json_file.write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def _echo(folder: Path) -> Echo:
-    for path in folder.glob("echo.sock"):
-        path.unlink()
-    return echo_limit(folder)
 
 
 def _row(measure: Measure, values: list[float], limit: Echo) -> dict[str, Any]:
     median = statistics.median(values)
     target = measure.target(limit)
-    if measure.unit == "/s":
-        ratio = median / limit.per_second
-    else:
-        ratio = median / limit.p50_ms
+    ratio = median / (limit.per_second if measure.unit == "/s" else limit.p50_ms)
     return {
         "name": measure.name,
         "unit": measure.unit,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import cast
 
 import msgpack
 
@@ -18,47 +18,46 @@ class _Echo(asyncio.Protocol):
     """Sends back what comes in."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
 
-async def _serve(path: str) -> None:
-    server = await asyncio.get_running_loop().create_unix_server(_Echo, path)
-    print("ready", flush=True)
+async def _serve() -> None:
+    server = await asyncio.get_running_loop().create_server(_Echo, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
-def serve(path: str) -> None:
-    """Runs the echo server on the loop that the broker uses."""
+def serve() -> None:
+    """Runs the echo server on the loop that the broker uses, and prints its port."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(path))
+        runner.run(_serve())
 
 
 @contextlib.contextmanager
-def echo_server(folder: Path) -> Iterator[str]:
-    path = str(folder / "echo.sock")
-    command = [sys.executable, "-c", f"from benchmarks.echo import serve; serve({path!r})"]
+def echo_server() -> Iterator[int]:
+    """An echo server in a process of its own, on loopback TCP as the broker is by default; its port."""
+    command = [sys.executable, "-c", "from benchmarks.echo import serve; serve()"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
         try:
-            yield path
+            yield int(process.stdout.readline())
         finally:
             process.terminate()
 
 
-def round_trips(path: str, count: int) -> list[float]:
+def round_trips(port: int, count: int) -> list[float]:
     """Seconds of each of `count` sequential round trips of one frame of about 100 bytes."""
     frame = msgpack.packb([16, 1, b"x" * (FRAME_BYTES - 9)])
     frame = len(frame).to_bytes(4, "big") + frame
     taken = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.connect(path)
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(count):
             start = time.perf_counter()
             sock.sendall(frame)

@@ -35,10 +35,10 @@ class Measure(NamedTuple):
     relative: str = ""
 
 
-def echo_limit(folder: Path) -> Echo:
-    with echo.echo_server(folder) as path:
-        echo.round_trips(path, 500)
-        taken = echo.round_trips(path, 5000)
+def echo_limit() -> Echo:
+    with echo.echo_server() as port:
+        echo.round_trips(port, 500)
+        taken = echo.round_trips(port, 5000)
     return Echo(len(taken) / sum(taken), statistics.median(taken) * 1000)
 
 
@@ -140,13 +140,22 @@ def _rate(broker: Stage, count: int) -> float:
 
 MEASURES = (
     Measure(
-        "enqueue one by one, confirmed", "/s", enqueue_one_by_one, lambda e: 0.5 * e.per_second, relative="0.5 x echo"
+        "enqueue one by one, confirmed",
+        "/s",
+        enqueue_one_by_one,
+        lambda e: 0.5 * e.per_second,
+        relative="0.5 x echo",
     ),
     Measure("enqueue in batches of 100, confirmed", "/s", enqueue_batched, lambda e: 150_000),
     Measure("drain", "/s", drain, lambda e: 40_000),
     Measure("sustained, batched producer", "/s", sustained, lambda e: 25_000),
     Measure(
-        "latency at 50/s, p50", "ms", latency_p50, lambda e: 5 * e.p50_ms, higher=False, relative="5 echo round trips"
+        "latency at 50/s, p50",
+        "ms",
+        latency_p50,
+        lambda e: 5 * e.p50_ms,
+        higher=False,
+        relative="5 echo round trips",
     ),
     Measure("latency at 50/s, p99", "ms", latency_p99, lambda e: 0.8, higher=False),
     Measure("round trip", "/s", round_trip, lambda e: 0.2 * e.per_second, relative="0.2 x echo"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,9 +22,9 @@ FINISH_SECONDS = 120.0
 class Stage:
     """One broker, and workers when asked for; everything ends with `stage`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
-        self.url = f"chervil+unix://{folder}/broker.sock"
+        self.url = url
         self.stamps = folder / "stamps"
         self.stamps.mkdir()
         tasks.app.conf.broker_url = self.url
@@ -51,17 +52,23 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(folder: Path, *flags: str) -> Iterator[Stage]:
-    """A fresh broker in memory mode on a Unix socket."""
+    """A fresh broker in memory mode on loopback TCP, as it is by default."""
     folder.mkdir()
-    socket_path = folder / "broker.sock"
-    command = [sys.executable, "-m", "chervil_broker", "--unix", str(socket_path), "--memory", *flags]
-    with _process(command, dict(os.environ), folder / "broker.log"):
-        deadline = time.monotonic() + START_SECONDS
-        while not socket_path.exists():
-            if time.monotonic() > deadline:
-                raise TimeoutError((folder / "broker.log").read_text())
-            time.sleep(0.01)
-        yield Stage(folder)
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    log = folder / "broker.log"
+    command = [sys.executable, "-m", "chervil_broker", "--bind", "127.0.0.1:0", "--memory", *flags]
+    with _process(command, dict(os.environ), log):
+        yield Stage(folder, _url_said_in(log))
+
+
+def _url_said_in(log: Path) -> str:
+    """The URL in the line by which a broker says that it is ready."""
+    deadline = time.monotonic() + START_SECONDS
+    while (found := re.search(r"ready on (chervil://[\d.:]+)", log.read_text())) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(log.read_text())
+        time.sleep(0.01)
+    return found[1]
 
 
 @contextlib.contextmanager

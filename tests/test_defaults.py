@@ -18,7 +18,11 @@ ROOT = Path(__file__).parent.parent
 
 def table() -> dict[str, str]:
     text = (ROOT / "docs" / "defaults.md").read_text()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
     return {row[0]: row[1] for row in rows[2:]}
 
 

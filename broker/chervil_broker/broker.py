@@ -5,6 +5,7 @@ batch, and leaves as one write a peer.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -16,7 +17,8 @@ from chervil.protocol import Code, LocalProtocolError, Message
 from chervil.protocol.limits import HEARTBEAT_MS, MISSED_HEARTBEATS
 from chervil.version import __version__
 from chervil_broker.bodies import Bodies
-from chervil_broker.engine.engine import Engine, EngineConfig
+from chervil_broker.engine.engine import Engine
+from chervil_broker.engine.state import EngineConfig
 from chervil_broker.gate import Gate
 from chervil_broker.options import BrokerOptions
 from chervil_broker.peer import Peer
@@ -57,6 +59,9 @@ class Broker:
         self._gate = Gate()
         store.on_durable = self._gate.open_to
         self._loop = asyncio.get_running_loop()
+        #: Set while nobody is connected.
+        self.all_gone = asyncio.Event()
+        self.all_gone.set()
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -84,6 +89,7 @@ class Broker:
             log.warning("a connection was refused: %s, %d are open", Code.TOO_MANY, CONNECTIONS_MAX)
             return False
         self.peers[peer.session] = peer
+        self.all_gone.clear()
         return True
 
     def leave(self, peer: Peer) -> None:
@@ -93,9 +99,17 @@ class Broker:
     def forget(self, peer: Peer) -> None:
         """The connection is gone; its leases go back to their queues."""
         del self.peers[peer.session]
-        self.tick()
+        if not self.peers:
+            self.all_gone.set()
+        if peer.in_session:
+            self.tick()
+            self.end_session(peer)
+            self.wake()
+
+    def end_session(self, peer: Peer) -> None:
+        """Its leases go back to their queues, its watches and its credit are gone."""
+        peer.in_session = False
         self.engine.close(peer.session)
-        self.wake()
 
     # What commands need.
 
@@ -236,9 +250,9 @@ class Broker:
         for peer in list(self.peers.values()):
             peer.write(peer.farewell())
             peer.close()
-        deadline = time.monotonic() + grace
-        while self.peers and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        if self.peers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.all_gone.wait(), grace)
         for peer in list(self.peers.values()):
             peer.abort()
 
@@ -250,7 +264,10 @@ class Broker:
 
 
 _EVENTS = {
-    "queue_without_consumer": "queue %(queue)r: %(ready)d tasks wait and no worker consumes it; start one: chervil worker -Q %(queue)s",
+    "queue_without_consumer": (
+        "queue %(queue)r: %(ready)d tasks wait and no worker consumes it; "
+        "start one: chervil worker -Q %(queue)s"
+    ),
     "unknown_task": "queue %(queue)r: task %(name)r waits; no worker of this queue knows that name",
     "task_dead": "%(name)s[%(id)s] is DEAD after %(attempts)d attempts were lost",
 }

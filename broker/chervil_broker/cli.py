@@ -16,7 +16,7 @@ from chervil_broker.sizes import parse_size
 _SIZES = frozenset({"max_memory", "body_limit"})
 
 
-class SizeType(click.ParamType):
+class SizeType(click.ParamType[int]):
     """A click type for sizes."""
 
     name = "size"
@@ -42,7 +42,11 @@ def _flags() -> list[click.Parameter]:
         elif field.name == "bind":
             more |= {"multiple": True, "metavar": "HOST:PORT"}
         elif "choices" in field.metadata:
-            more |= {"type": click.Choice(field.metadata["choices"]), "default": field.default, "show_default": True}
+            more |= {
+                "type": click.Choice(field.metadata["choices"]),
+                "default": field.default,
+                "show_default": True,
+            }
         else:
             more["metavar"] = "PATH"
         flags.append(click.Option([name], **more))
@@ -50,7 +54,7 @@ def _flags() -> list[click.Parameter]:
 
 
 @click.pass_context
-def _broker(ctx: click.Context, **given: Any) -> None:
+def _broker(ctx: click.Context, /, **given: Any) -> None:
     try:
         options = BrokerOptions(**{name: value for name, value in given.items() if value is not None})
         set_up(options.log_format, _level(ctx))

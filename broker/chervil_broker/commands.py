@@ -5,7 +5,16 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from chervil.protocol import Code, Message, Outcome, RemoteProtocolError, RetryOption, SubscribeOption, WelcomeOption
+from chervil.protocol import (
+    Code,
+    Message,
+    Outcome,
+    RemoteProtocolError,
+    RetryOption,
+    Side,
+    SubscribeOption,
+    WelcomeOption,
+)
 from chervil.protocol.limits import FRAME_MAX, HEARTBEAT_MS
 from chervil.protocol.messages import (
     COMMANDS,
@@ -29,6 +38,7 @@ from chervil.protocol.messages import (
 )
 from chervil.version import __version__
 from chervil_broker.bodies import ResultBody, TaskBody
+from chervil_broker.engine.completing import CompletionRow
 from chervil_broker.tokens import hashed
 
 if TYPE_CHECKING:
@@ -45,16 +55,20 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
     if not message.min_version <= VERSION <= message.max_version:
         raise RemoteProtocolError(
             Code.VERSION_UNSUPPORTED,
-            f"this broker speaks version {VERSION}, the client {message.min_version} to {message.max_version}",
+            f"this broker speaks version {VERSION}, the client {message.min_version} to "
+            f"{message.max_version}; install releases that match",
         )
     if message.vhost is not None:
-        raise RemoteProtocolError(Code.BAD_FIELD, "HELLO vhost: this broker has one vhost; leave it out of the URL")
+        raise RemoteProtocolError(
+            Code.BAD_FIELD, "HELLO vhost: this broker has one vhost; leave it out of the URL"
+        )
     if peer.needs_token and broker.token_hash is not None:
         _check_token(broker.token_hash, message.token)
     peer.name = message.name
     peer.stop_deadline()
     peer.connection.accept_frames_up_to(FRAME_MAX)
     broker.engine.open(peer.session, peer.name)
+    peer.in_session = True
     peer.say(
         Welcome(
             VERSION,
@@ -77,20 +91,21 @@ def _check_token(token_hash: bytes, token: str | None) -> None:
     if token is None:
         raise RemoteProtocolError(
             Code.AUTH_REQUIRED,
-            "this broker asks for a token; set CHERVIL_TOKEN_FILE to the file that it named when it started",
+            "this broker asks for a token; set CHERVIL_TOKEN_FILE to the file that it named at its start",
         )
     if not hmac.compare_digest(token_hash, hashed(token)):
         raise RemoteProtocolError(
             Code.AUTH_FAILED,
-            "the token is not this broker's; set CHERVIL_TOKEN_FILE to the file that it named when it started",
+            "the token is not this broker's; set CHERVIL_TOKEN_FILE to the file that it named at its start",
         )
 
 
 def goodbye(broker: "Broker", peer: "Peer", message: Goodbye) -> None:
     del message
-    peer.leaving = True
-    broker.engine.close(peer.session)
-    broker.leave(peer)
+    if peer.in_session:
+        broker.end_session(peer)
+        peer.leaving = True
+        broker.leave(peer)
 
 
 def heartbeat(broker: "Broker", peer: "Peer", message: Heartbeat) -> None:
@@ -141,6 +156,8 @@ def started(broker: "Broker", peer: "Peer", message: Started) -> None:
 
 
 def complete(broker: "Broker", peer: "Peer", message: Complete) -> None:
+    if not peer.in_session:
+        raise RemoteProtocolError(Code.BAD_STATE, "COMPLETE after GOODBYE: the leases are gone")
     for row in message.tasks:
         if row[2] in _LATER_OUTCOMES or row[6]:
             raise RemoteProtocolError(
@@ -148,7 +165,7 @@ def complete(broker: "Broker", peer: "Peer", message: Complete) -> None:
                 f"COMPLETE with {Outcome(row[2]).name} or follow-ups is for a later release of the broker",
             )
     put = broker.bodies.put
-    rows = []
+    rows: list[CompletionRow] = []
     for id_, lease, outcome, codec, body, options, _ in message.tasks:
         if options is not None and RetryOption.BODY in options:
             _keep_new_body(broker, options)
@@ -197,5 +214,9 @@ HANDLERS: dict[type[Message], Handler] = {
     Complete: complete,
     Stats: stats,
     Purge: purge,
-    **{command.message: later for command in COMMANDS.values() if command.later},
+    **{
+        command.message: later
+        for command in COMMANDS.values()
+        if command.later and command.sender is Side.CLIENT
+    },
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from chervil.address import DEFAULT_URL, BrokerURL
 from chervil.statedir import token_path
 from chervil_broker.broker import Broker
-from chervil_broker.listen import BACKLOG, listen_tcp, listen_unix, parse_bind
+from chervil_broker.listen import BACKLOG, listen_tcp, listen_unix, parse_bind, remove_socket
 from chervil_broker.options import BrokerOptions
 from chervil_broker.sizes import show_size
 from chervil_broker.store import MemoryStore
@@ -63,8 +63,7 @@ async def _serve(options: BrokerOptions) -> None:
     left = broker.unfinished()
     await broker.stop(STOP_GRACE)
     for _, url in listeners:
-        if url.path is not None:
-            Path(url.path).unlink(missing_ok=True)
+        remove_socket(url)
     log.info("stopped%s", f"; {left} unfinished tasks were in memory and are gone" if left else "")
 
 
@@ -108,7 +107,9 @@ def _announce(options: BrokerOptions, urls: list[BrokerURL], token_files: list[P
     if options.memory:
         log.info("--memory: nothing is kept on disk; a restart loses what is queued")
     else:
-        log.warning("this release has no journal yet: nothing is kept on disk (--memory says so without this line)")
+        log.warning(
+            "this release has no journal yet: nothing is kept on disk (--memory says so without this line)"
+        )
     log.info(
         "ready on %s; memory for %s of tasks and results%s",
         ", ".join(map(str, urls)),

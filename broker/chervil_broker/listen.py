@@ -101,3 +101,9 @@ def _remove_stale(path: Path) -> None:
         except OSError as error:
             raise ListenError(f"can't tell whether {path} is in use: {error.strerror}") from None
     raise ListenError(f"a broker is listening on {path} already; stop it, or name another path with --unix")
+
+
+def remove_socket(url: BrokerURL) -> None:
+    """Removes the file of a Unix socket at the end."""
+    if url.path is not None:
+        Path(url.path).unlink(missing_ok=True)

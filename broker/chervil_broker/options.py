@@ -27,7 +27,9 @@ class BrokerOptions:
     )
     body_limit: int = option(BODY_DEFAULT, f"Largest body of one task or result, up to {BODY_MAX >> 20}MB.")
     log_format: str = option("text", "How log lines are written.", choices=("text", "json"))
-    loop: str = option("uvloop", "Event loop; asyncio where uvloop is missing.", choices=("uvloop", "asyncio"))
+    loop: str = option(
+        "uvloop", "Event loop; asyncio where uvloop is missing.", choices=("uvloop", "asyncio")
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.body_limit <= BODY_MAX:

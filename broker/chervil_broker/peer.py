@@ -31,6 +31,8 @@ class Peer(asyncio.Protocol):
         self.needs_token = needs_token
         self.connection = Connection(Side.BROKER)
         self.name = "?"
+        #: The engine has a session for it: from HELLO to GOODBYE, or to the end of the connection.
+        self.in_session = False
         #: Has subscribed: heartbeats are owed both ways.
         self.consumes = False
         #: Has said GOODBYE; closed once what it was promised has been written.
@@ -97,7 +99,9 @@ class Peer(asyncio.Protocol):
         transport.write(frames)
         if transport.get_write_buffer_size() > UNSENT_MAX:
             self.broker.count_refusal(Code.SLOW)
-            log.warning("%s does not read: %d bytes wait for it; cut off (%s)", self.name, UNSENT_MAX, Code.SLOW)
+            log.warning(
+                "%s does not read: %d bytes wait for it; cut off (%s)", self.name, UNSENT_MAX, Code.SLOW
+            )
             transport.abort()
 
     def refuse(self, code: Code, message: str) -> None:

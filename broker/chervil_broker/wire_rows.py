@@ -73,7 +73,7 @@ def _delivery_row(task: Task, bodies: Bodies, expires_ms: int | None = None) -> 
 
 def status_row(view: View, bodies: Bodies) -> StatusRow:
     """A row of STATUS or RESULT."""
-    if view.failure is not None:
+    if view.failure is not None and view.name is not None:
         kind, message = view.failure
         if message is None and view.handle is not None:
             message = bodies.result(view.handle).body.decode("utf-8", "replace")
@@ -91,7 +91,7 @@ def _split(rows: list[list[Any]], *, headers_at: int | None, body_at: int) -> It
         room = sum([len(row[body_at]) for row in rows if row[body_at] is not None])
     else:
         room = sum([len(row[body_at]) + len(row[headers_at] or b"") for row in rows])
-        if any([row[8] is not None for row in rows]):
+        if any(row[8] is not None for row in rows):
             room = FRAME_BATCH
     if room + _ROW_MAX * len(rows) <= FRAME_BATCH:
         if rows:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
@@ -26,7 +27,7 @@ _default: "Chervil | None" = None
 #: What `shared_task` has to do to an app; done when the app is finalised.
 shared: "list[Callable[[Chervil], Any]]" = []
 #: Apps that are finalised already: a shared task that comes later goes to them at once.
-finalized: "list[Chervil]" = []
+finalized: "WeakSet[Chervil]" = WeakSet()
 
 
 def get_current_app() -> "Chervil":
@@ -59,7 +60,7 @@ def set_default_app(app: "Chervil | None") -> None:
 def share(register: "Callable[[Chervil], Any]") -> None:
     """Has `register` called with every app: finalised ones now, the others when they are."""
     shared.append(register)
-    for app in finalized:
+    for app in list(finalized):
         register(app)
 
 
@@ -82,7 +83,7 @@ class _Proxy:
         return f"<{self._name}: {self._find()!r}>"
 
     def __eq__(self, other: object) -> bool:
-        return self._find() == other
+        return bool(self._find() == other)
 
     def __hash__(self) -> int:
         return hash(self._find())

@@ -22,6 +22,7 @@ def apply(
     task: "Task[..., R]",
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
+    *,
     throw: bool | None,
     task_id: str | None,
     headers: Mapping[str, Any] | None,
@@ -32,7 +33,9 @@ def apply(
     result_id = task_id or new_id()
     retries = 0
     while True:
-        finished = execute(task, _request(task, args, kwargs, result_id, headers, retries))
+        finished = execute(
+            task, _request(task, args, kwargs, task_id=result_id, headers=headers, retries=retries)
+        )
         if finished.retry is None:
             break
         retry: Retry = finished.retry
@@ -55,6 +58,7 @@ def _request(
     task: "Task[..., Any]",
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
+    *,
     task_id: str,
     headers: Mapping[str, Any] | None,
     retries: int,

@@ -1,7 +1,8 @@
 """What this library raises.
 
     ChervilError
-      OperationalError         the broker cannot be reached, or does not let us in
+      OperationalError         the broker cannot be reached, or does not do what it is asked
+        AccessRefused          it does not let us in
       PublishRefused           the broker said no: not stored
       PublishUnconfirmed       the connection broke and stayed away: stored or not, nobody knows
       UnknownTask              the broker knows no such task id, or keeps its result no more
@@ -33,7 +34,11 @@ class ChervilError(Exception):
 
 
 class OperationalError(ChervilError):
-    """The broker cannot be reached or refused the connection; nothing was sent."""
+    """The broker cannot be reached, or refused what it was asked; nothing was published."""
+
+
+class AccessRefused(OperationalError):
+    """The broker wants a token, or another one; trying again does not help."""
 
 
 class PublishRefused(ChervilError):
@@ -154,7 +159,7 @@ class Retry(Exception):
     task_args: Sequence[Any] | None = None
     task_kwargs: Mapping[str, Any] | None = None
     #: `queue`, `priority`, `expires`, `headers`, `serializer` for the next run, where they change.
-    options: Mapping[str, Any] = {}  # noqa: RUF012  # never written to; the instance gets its own
+    options: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -192,6 +197,7 @@ def _named(task_ids: Sequence[str]) -> str:
 
 
 __all__ = [
+    "AccessRefused",
     "AppNotFound",
     "ChervilError",
     "DecodeError",

@@ -83,7 +83,7 @@ def _rebuild(cls: type[Exception], args: Sequence[Any]) -> Exception | None:
     """An instance of `cls`; one whose constructor wants something else gets its arguments without it."""
     for make in (cls, cls.__new__):
         try:
-            exc = make(*args) if make is cls else make(cls, *args)  # type: ignore[call-arg]
+            exc = make(*args) if make is cls else make(cls, *args)
             exc.args = tuple(args)
             str(exc)
         except Exception:  # noqa: S112  # user code: what it raises says only that this way does not work

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from chervil.current import running
-from chervil.exceptions import EncodeError
+from chervil.exceptions import EncodeError, PublishRefused
 from chervil.options import CallOptions
+from chervil.protocol.errors import Code
 from chervil.protocol.ids import WireId, to_text, to_wire
+from chervil.protocol.limits import BODY_MAX
 from chervil.protocol.rows import TaskRow, task_row
 from chervil.protocol.vocabulary import RESULT_EXPIRES_MS_DEFAULT, TaskOption
 from chervil.result import AsyncResult
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from chervil.task import Task
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 # As plain integers: an IntEnum key costs a Python call for its hash.
 _DELAY_MS = int(TaskOption.DELAY_MS)
@@ -31,16 +34,21 @@ _RESULT_EXPIRES_MS = int(TaskOption.RESULT_EXPIRES_MS)
 _ROOT_ID = int(TaskOption.ROOT_ID)
 _PARENT_ID = int(TaskOption.PARENT_ID)
 
+#: The two bytes of a UUID of version 4 that are not all random.
+_VERSION = bytes(byte & 0x0F | 0x40 for byte in range(256))
+_VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
+
 _NO_OPTIONS: CallOptions = {}
 
 
 def new_wire_ids(count: int) -> list[bytes]:
     """Random UUIDs of version 4, as their 16 bytes (measured: 0.5 us an id, `uuid.uuid4` takes 1.7)."""
     random = bytearray(os.urandom(16 * count))
-    for at in range(0, len(random), 16):
-        random[at + 6] = random[at + 6] & 0x0F | 0x40
-        random[at + 8] = random[at + 8] & 0x3F | 0x80
-    return [bytes(random[at : at + 16]) for at in range(0, len(random), 16)]
+    # Whole columns at once: a loop over the ids takes three times as long.
+    random[6::16] = random[6::16].translate(_VERSION)
+    random[8::16] = random[8::16].translate(_VARIANT)
+    data = bytes(random)
+    return [data[at : at + 16] for at in range(0, len(data), 16)]
 
 
 def new_id() -> str:
@@ -118,6 +126,12 @@ class Publisher:
             body = encode(codec, (args, kwargs))
         except EncodeError as error:
             raise EncodeError(f"the arguments of {name}: {error}") from error
+        if len(body) > BODY_MAX:
+            raise PublishRefused(
+                [to_text(wire)],
+                Code.BODY_TOO_LARGE,
+                f"the arguments of {name} take {len(body)} bytes; {BODY_MAX} is the protocol's limit",
+            )
         try:
             return task_row([wire, name, queue, priority, options, headers, codec, body])
         except ValueError as error:
@@ -136,10 +150,11 @@ class Publisher:
         options: dict[int, Any] = {}
         if call:
             queue = call.get("queue") or queue
-            priority = priority if call.get("priority") is None else call["priority"]
-            ignore = ignore if call.get("ignore_result") is None else call["ignore_result"]
+            priority = _either(call.get("priority"), priority)
+            ignore = _either(call.get("ignore_result"), ignore)
             codec = call.get("serializer") or codec
-            expires = expires if call.get("expires") is None else call["expires"]
+            given = call.get("expires")
+            expires = expires if given is None else given
             headers = call.get("headers")
             self._add_times(options, call)
         codec = codec or conf.task_serializer
@@ -150,7 +165,7 @@ class Publisher:
                 options[_EXPIRES_MS] = relative_ms(expires, "expires")
         if conf.task_ignore_result if ignore is None else ignore:
             options[_IGNORE_RESULT] = True
-        if conf.result_expires != 86400:  # noqa: PLR2004  # what the broker takes without being told
+        if conf.result_expires != 86400:  # what the broker takes without being told
             options[_RESULT_EXPIRES_MS] = _result_expires_ms(conf.result_expires)
         here = running.get()
         if here is not None and here.request.wire_id is not None:
@@ -173,6 +188,10 @@ class Publisher:
             options[_DELAY_MS] = relative_ms(countdown, "countdown")
         elif eta is not None:
             options[_DUE_AT] = absolute_ms(eta, "eta", self._app.conf.timezone)
+
+
+def _either(given: T | None, otherwise: T | None) -> T | None:
+    return otherwise if given is None else given
 
 
 def _result_expires_ms(value: Any) -> int:

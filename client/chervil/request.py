@@ -19,7 +19,7 @@ class Request:
     #: The name of the task.
     task: str | None = None
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = {}  # noqa: RUF012  # never written to; a run brings its own
+    kwargs: Mapping[str, Any] = {}
     #: The application's headers.
     headers: Mapping[str, Any] | None = None
     #: How often the task has asked to run again.
@@ -36,7 +36,7 @@ class Request:
     #: The serializer of the arguments.
     codec: str = "json"
     #: The options as they travelled (protocol.md, task options).
-    options: Mapping[int, Any] = {}  # noqa: RUF012  # as kwargs
+    options: Mapping[int, Any] = {}
     #: `id` as it travels.
     wire_id: WireId | None = None
     #: The Retry of a `self.retry(throw=False)`, acted upon when the task returns.

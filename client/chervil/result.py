@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from chervil import exceptions
 from chervil.current import get_current_app
-from chervil.exceptions import TaskRevokedError, TimeoutError, UnknownTask, WorkerLostError
+from chervil.exceptions import TaskRevokedError, UnknownTask, WorkerLostError
 from chervil.states import EXCEPTION_STATES, READY_STATES, STATE_OF_STAGE
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class AsyncResult(Generic[R]):
         if stage not in _FINAL:
             from chervil.waiting import describe
 
-            raise TimeoutError(f"task {self.id} did not finish within {timeout} s: {describe(status)}")
+            raise exceptions.TimeoutError(
+                f"task {self.id} did not finish within {timeout} s: {describe(status)}"
+            )
         if stage == "SUCCESS":
             return self._value(status)  # type: ignore[no-any-return]
         error = self._error(status)

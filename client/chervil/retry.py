@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from chervil.exceptions import MaxRetriesExceededError, Retry
 from chervil.options import refuse_unknown
-from chervil.protocol.vocabulary import PRIORITY_MAX, RetryOption
+from chervil.protocol.rows import RETRY_OPTIONS
+from chervil.protocol.vocabulary import RetryOption
 from chervil.serialization import encode
 from chervil.times import absolute_ms, relative_ms
 
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from chervil.request import Request
     from chervil.task import Task
 
-RETRY_OPTIONS = frozenset({"queue", "priority", "expires", "headers", "serializer"})
+_KNOWN = frozenset({"queue", "priority", "expires", "headers", "serializer"})
 
 
 def ask_again(
     task: "Task[..., Any]",
     args: Sequence[Any] | None,
     kwargs: Mapping[str, Any] | None,
+    *,
     exc: BaseException | None,
     throw: bool,
     eta: datetime | None,
@@ -30,7 +32,7 @@ def ask_again(
     options: Mapping[str, Any],
 ) -> Retry:
     """What `Task.retry` does; see there."""
-    refuse_unknown(f"retry() of {task.name}", options, RETRY_OPTIONS)
+    refuse_unknown(f"retry() of {task.name}", options, _KNOWN)
     request = task.request
     if request.called_directly:
         _raise_with_context(exc or Retry("Task can be retried", None))
@@ -83,8 +85,6 @@ def retry_options(retry: Retry, task: "Task[..., Any]", request: "Request") -> d
     if (queue := options.get("queue")) is not None:
         out[RetryOption.QUEUE] = queue
     if (priority := options.get("priority")) is not None:
-        if type(priority) is not int or not 0 <= priority <= PRIORITY_MAX:
-            raise ValueError(f"priority wants an integer from 0 to {PRIORITY_MAX}, not {priority!r}")
         out[RetryOption.PRIORITY] = priority
     if (
         retry.task_args is not None
@@ -93,6 +93,11 @@ def retry_options(retry: Retry, task: "Task[..., Any]", request: "Request") -> d
         or "serializer" in options
     ):
         out[RetryOption.BODY] = _body(retry, request)
+    for key, value in out.items():
+        try:
+            RETRY_OPTIONS[key](value)
+        except ValueError as error:
+            raise ValueError(f"{RetryOption(key).name.lower()} {error}") from None
     return {int(key): value for key, value in out.items()}
 
 
@@ -109,7 +114,7 @@ def _body(retry: Retry, request: "Request") -> list[Any]:
 
 
 def _raise_with_context(exc: BaseException) -> NoReturn:
-    """Raises `exc`; the exception that is being handled becomes its cause, or goes on where it is the same."""
+    """Raises `exc`; another exception that is being handled becomes its cause."""
     handled = sys.exc_info()[1]
     if handled is None or handled is exc:
         raise exc

@@ -3,7 +3,7 @@
 Both carry None, bool, int, float, str, list and dict, and beyond these datetime, date, time, timedelta,
 UUID, Decimal and bytes, each as itself. What changes on the way:
 
-- a tuple comes back as a list, a bytearray as bytes;
+- a tuple comes back as a list, a bytearray or memoryview as bytes;
 - json: keys of a dict come back as str; NaN and the infinities travel as Python's `json` writes them
   (`NaN`, `Infinity`), which other languages may refuse; a dict's key may not be bytes or a tuple;
 - msgpack: an integer must lie within 64 bits;
@@ -19,7 +19,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgpack
@@ -40,6 +40,7 @@ _TO_MARKER: dict[type, tuple[str, Callable[[Any], Any]]] = {
     Decimal: ("decimal", str),
     bytes: ("bytes", lambda data: b64encode(data).decode("ascii")),
     bytearray: ("bytes", lambda data: b64encode(data).decode("ascii")),
+    memoryview: ("bytes", lambda data: b64encode(data).decode("ascii")),
 }
 _FROM_MARKER: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
@@ -57,7 +58,6 @@ _ADVICE: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((set, frozenset), "pass list(...) or sorted(...)"),
     (int, "msgpack holds 64 bits; pass it as str, or use the json serializer"),
     (BaseException, "pass str(...)"),
-    (memoryview, "pass bytes(...)"),
 )
 
 
@@ -127,7 +127,18 @@ def _unmark(value: dict[Any, Any]) -> Any:
     return value
 
 
-_to_json = json.JSONEncoder(separators=(",", ":"), default=_marker).encode
+def _json_encoder() -> Callable[[Any], str]:
+    """JSON's C encoder, made once: `JSONEncoder.encode` makes one at every call (1.3 us against 0.4)."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(separators=(",", ":"), default=_marker).encode
+    # (markers, default, string encoder, indent, separators, sort_keys, skipkeys, allow_nan); without
+    # markers a value that contains itself ends in RecursionError.
+    chunks = make(None, _marker, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_to_json = _json_encoder()
 _from_json = json.JSONDecoder().decode
 _from_marked_json = json.JSONDecoder(object_hook=_unmark).decode
 
@@ -146,9 +157,9 @@ def _decode_json(data: bytes) -> Any:
 
 
 def _encode_msgpack(value: Any) -> bytes:
-    data: bytes = msgpack.packb(value, default=_marker)
+    data = cast("bytes", msgpack.packb(value, default=_marker))
     if b"__type__" in data:
-        data = msgpack.packb(_escape(value), default=_marker)
+        data = cast("bytes", msgpack.packb(_escape(value), default=_marker))
     return data
 
 

@@ -63,10 +63,8 @@ class Task(Generic[P, R]):
         self._arguments = Arguments(fn, skip=1 if bind else 0)
         self.run = MethodType(fn, self) if bind else fn
         update_wrapper(self, fn, updated=())
-        if bind:
-            # `inspect.signature` would follow it to the function and show its `self`.
-            del self.__wrapped__  # type: ignore[attr-defined]
-            self.__signature__ = property(lambda self: self._arguments.signature())
+        # What `inspect.signature` follows: the function without its `self`.
+        self.__wrapped__ = self.run
 
     def for_app(self, app: "Chervil") -> "Task[P, R]":
         """The same task, belonging to an app."""
@@ -145,9 +143,9 @@ class Task(Generic[P, R]):
         """
         from chervil.eager import apply
 
-        return apply(self, args or (), kwargs or {}, throw, task_id, headers)
+        return apply(self, args or (), kwargs or {}, throw=throw, task_id=task_id, headers=headers)
 
-    def retry(
+    def retry(  # noqa: PLR0917  # the order is Celery's
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -167,7 +165,17 @@ class Task(Generic[P, R]):
         """
         from chervil.retry import ask_again
 
-        return ask_again(self, args, kwargs, exc, throw, eta, countdown, max_retries, options)
+        return ask_again(
+            self,
+            args,
+            kwargs,
+            exc=exc,
+            throw=throw,
+            eta=eta,
+            countdown=countdown,
+            max_retries=max_retries,
+            options=options,
+        )
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802  # Celery's name
         return AsyncResult(task_id, self.app)

@@ -79,7 +79,9 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(*, token_hash: bytes | None = None, needs_token: bool = False, **options: Any) -> AsyncIterator[House]:
+async def house(
+    *, token_hash: bytes | None = None, needs_token: bool = False, **options: Any
+) -> AsyncIterator[House]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "b.sock"
         given = {"memory": True, "max_memory": 64 << 20, **options}
@@ -112,5 +114,11 @@ def play(scenario: Callable[[House], Awaitable[None]], **options: Any) -> None:
 
 def task(id_: bytes | None = None, name: str = "tasks.add", queue: str = "default", **more: Any) -> list[Any]:
     """A task row."""
-    row: dict[str, Any] = {"priority": 0, "options": None, "headers": None, "codec": "json", "body": b"[[2,3],{}]"} | more
+    row: dict[str, Any] = {
+        "priority": 0,
+        "options": None,
+        "headers": None,
+        "codec": "json",
+        "body": b"[[2,3],{}]",
+    } | more
     return [id_ or os.urandom(16), name, queue, *row.values()]

@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import time
 
 from chervil.protocol import Stage
 from chervil.protocol.messages import (
+    Complete,
+    Completed,
     Confirm,
     Credit,
     Deliver,
@@ -12,6 +15,7 @@ from chervil.protocol.messages import (
     Heartbeat,
     Ok,
     Publish,
+    Report,
     Result,
     Stats,
     Status,
@@ -40,8 +44,6 @@ def test_a_delayed_task_is_delivered_when_it_is_due():
 
 def test_a_due_time_follows_the_wall_clock():
     async def scenario(house):
-        import time
-
         peer = await house.guest()
         due_at = time.time_ns() // 1_000_000 + 50
         peer.send(Publish(1, [task(options={4: due_at})]), Subscribe(2, ["default"]), Credit(5))
@@ -65,8 +67,6 @@ def test_answers_that_fit_no_single_frame_go_on_in_another():
                 got += [row[0] for row in message.tasks]
                 assert len(message.tasks) < 300
         assert sorted(got) == sorted(row[0] for row in rows)
-        from chervil.protocol.messages import Complete
-
         peer.send(Complete(1, [[id_, 1, 1, "json", b"r" * 900] for id_ in got[:140]]))
         peer.send(Complete(2, [[id_, 1, 1, "json", b"r" * 900] for id_ in got[140:]]))
         peer.send(Watch(9, got))
@@ -93,8 +93,6 @@ def test_nobody_answers_a_peer_that_left(caplog):
         worker.send(Subscribe(1, ["default"]), Credit(1))
         await worker.expect(Ok)
         await worker.expect(Deliver)
-        from chervil.protocol.messages import Complete, Completed
-
         worker.send(Complete(1, [[row[0], 1, 1, None, None]]))
         await worker.expect(Completed)
 
@@ -169,8 +167,6 @@ def test_the_end_is_said_to_everybody():
 
 def test_stats_report_the_broker():
     async def scenario(house):
-        from chervil.protocol.messages import Report
-
         peer = await house.guest()
         peer.send(Publish(1, [task(queue="mail")]), Stats(2))
         await peer.expect(Confirm)
@@ -185,11 +181,11 @@ def test_stats_report_the_broker():
     play(scenario)
 
 
-def test_a_queue_without_a_worker_is_warned_of(caplog, monkeypatch):
+def test_a_task_that_no_worker_knows_is_warned_of_at_once(caplog):
     async def scenario(house):
-        house.broker.engine.tick(0, 0)
         peer = await house.guest()
         peer.send(Subscribe(1, ["default"], ["tasks.other"]), Publish(2, [task()]))
+        await peer.expect(Ok)
         await peer.expect(Confirm)
 
     caplog.set_level("WARNING")
@@ -199,8 +195,6 @@ def test_a_queue_without_a_worker_is_warned_of(caplog, monkeypatch):
 
 def test_results_reach_everybody_who_waits():
     async def scenario(house):
-        from chervil.protocol.messages import Complete
-
         waiters = [await house.guest() for _ in range(3)]
         worker = await house.guest()
         row = task()

@@ -108,7 +108,21 @@ def test_publish_deliver_complete_result():
         worker.send(Subscribe(1, ["default"], ["tasks.add"], {1: 2, 3: 77}), Credit(10))
         assert await worker.expect(Ok) == Ok(1)
         (delivery,) = (await worker.expect(Deliver)).tasks
-        assert delivery == [row[0], 1, False, 0, 0, "tasks.add", "default", 0, None, b"{}", "json", b"[[2,3],{}]", None]
+        assert delivery == [
+            row[0],
+            1,
+            False,
+            0,
+            0,
+            "tasks.add",
+            "default",
+            0,
+            None,
+            b"{}",
+            "json",
+            b"[[2,3],{}]",
+            None,
+        ]
         worker.send(Started([[row[0], 1]]), Complete(1, [[row[0], 1, Outcome.SUCCESS, "json", b"5"]]))
         assert await worker.expect(Completed) == Completed(1)
         pushed = (await client.expect(Result)).tasks[0]
@@ -188,18 +202,14 @@ def test_a_lost_task_is_dead_with_the_workers_reason():
         peer = await house.guest()
         row = task(options={16: 1})
         peer.send(Publish(1, [row]), Subscribe(2, ["default"]), Credit(5), Watch(3, [row[0]]))
-        for kind in (Confirm, Ok, Status, Deliver):
-            await _one_of(peer, kind)
+        for kind in (Confirm, Ok, Deliver, Status):
+            await peer.expect(kind)
         peer.send(Complete(1, [[row[0], 1, Outcome.LOST, None, b"SIGKILL (pid 7)"]]))
-        dead = (await _one_of(peer, Result)).tasks[0]
+        await peer.expect(Completed)
+        dead = (await peer.expect(Result)).tasks[0]
         assert dead[1] == Stage.DEAD
         record = unpack_failure(dead[3])
         assert (record.kind, record.message) == ("lost", "SIGKILL (pid 7)")
-
-    async def _one_of(peer, kind):
-        while not isinstance(message := await peer.next(), kind):
-            pass
-        return message
 
     play(scenario)
 
@@ -269,5 +279,3 @@ def test_a_body_over_the_brokers_limit_is_refused_alone():
         assert [e[:2] for e in confirm.exceptions] == [[0, Code.BODY_TOO_LARGE]]
 
     play(scenario, body_limit=1000)
-
-

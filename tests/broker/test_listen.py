@@ -65,7 +65,7 @@ def test_the_socket_of_a_broker_that_is_gone_is_replaced(tmp_path):
 
 def test_the_socket_of_a_living_broker_is_left_alone(tmp_path):
     server, _ = listen_unix(tmp_path / "broker.sock")
-    with server, pytest.raises(ListenError, match="is listening on .* already"):
+    with server, pytest.raises(ListenError, match=r"is listening on .* already"):
         listen_unix(tmp_path / "broker.sock")
 
 

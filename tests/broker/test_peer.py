@@ -6,7 +6,18 @@ import struct
 import pytest
 
 from chervil.protocol import Code
-from chervil.protocol.messages import Complete, Confirm, Credit, Deliver, Error, Hello, Ok, Publish, Query, Subscribe
+from chervil.protocol.messages import (
+    Complete,
+    Confirm,
+    Credit,
+    Deliver,
+    Error,
+    Hello,
+    Ok,
+    Publish,
+    Query,
+    Subscribe,
+)
 from chervil_broker import broker as broker_module
 from chervil_broker import peer as peer_module
 from tests.broker.talk import play, task
@@ -122,8 +133,7 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
             if house.broker.stats()["connections"] == 0:
                 break
             await asyncio.sleep(0)
-        while house.broker.peers:
-            await asyncio.sleep(0.001)
+        await house.broker.all_gone.wait()
         assert house.broker.stats()["counters"]["refused_slow"] == 1
 
     caplog.set_level("WARNING")

@@ -17,7 +17,9 @@ def granted(bodies: Bodies, body: bytes, options=None) -> Task:
 def test_replies_leave_before_deliveries_and_results():
     bodies = Bodies()
     effects = Effects()
-    effects.statuses.append((1, None, [View(ID, Stage.REVOKED, None, ("revoked", "purged"), "tasks.add", None)]))
+    effects.statuses.append(
+        (1, None, [View(ID, Stage.REVOKED, None, ("revoked", "purged"), "tasks.add", None)])
+    )
     effects.grants.append((1, [granted(bodies, b"[]")]))
     effects.replies.append((1, Confirm(1, 1)))
     assert [type(message) for _, message in outgoing(effects, bodies, 0, 0)] == [Confirm, Deliver, Result]
@@ -44,7 +46,9 @@ def test_options_are_weighed():
 def test_one_row_larger_than_a_frame_travels_alone():
     bodies = Bodies()
     effects = Effects()
-    effects.grants.append((1, [granted(bodies, b"x"), granted(bodies, b"x" * (FRAME_BATCH + 1)), granted(bodies, b"x")]))
+    effects.grants.append(
+        (1, [granted(bodies, b"x"), granted(bodies, b"x" * (FRAME_BATCH + 1)), granted(bodies, b"x")])
+    )
     parts = [message.tasks for _, message in outgoing(effects, bodies, 0, 0)]
     assert [len(part) for part in parts] == [1, 1, 1]
 
@@ -52,10 +56,17 @@ def test_one_row_larger_than_a_frame_travels_alone():
 def test_an_answer_in_parts_says_that_more_comes():
     bodies = Bodies()
     effects = Effects()
-    views = [View(ID, Stage.SUCCESS, bodies.put(ResultBody("json", b"r" * 200_000)), None, "t", None) for _ in range(3)]
+    views = [
+        View(ID, Stage.SUCCESS, bodies.put(ResultBody("json", b"r" * 200_000)), None, "t", None)
+        for _ in range(3)
+    ]
     effects.statuses.append((1, 7, views))
     messages = [message for _, message in outgoing(effects, bodies, 0, 0)]
-    assert [(type(m), m.request, m.more) for m in messages] == [(Status, 7, True), (Status, 7, True), (Status, 7, None)]
+    assert [(type(m), m.request, m.more) for m in messages] == [
+        (Status, 7, True),
+        (Status, 7, True),
+        (Status, 7, None),
+    ]
 
 
 def test_an_empty_question_has_an_answer():

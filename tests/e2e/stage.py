@@ -49,7 +49,9 @@ class Process:
             try:
                 line = self._lines.get(timeout=max(0.01, end - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"{self.name} did not say {text!r}:\n" + "\n".join(self.output)) from None
+                raise AssertionError(
+                    f"{self.name} did not say {text!r}:\n" + "\n".join(self.output)
+                ) from None
             if line is None:
                 raise AssertionError(f"{self.name} ended without saying {text!r}:\n" + "\n".join(self.output))
             self.output.append(line)
@@ -96,7 +98,9 @@ class Stage:
         return process
 
     def broker(self, *flags: str) -> Process:
-        broker = self.run("broker", ["chervil_broker", "--memory", "--unix", str(self.folder / "broker.sock"), *flags])
+        broker = self.run(
+            "broker", ["chervil_broker", "--memory", "--unix", str(self.folder / "broker.sock"), *flags]
+        )
         broker.wait_for("ready")
         return broker
 
@@ -104,7 +108,7 @@ class Stage:
         """A worker that has subscribed."""
         command = ["chervil_worker", "-A", app, "-b", self.url, "-l", "INFO", *flags]
         worker = self.run("worker", command, PYTHONPATH=str(ROOT), E2E_FOLDER=str(self.folder))
-        worker.wait_for("ready")
+        worker.wait_for("acks after the run")
         return worker
 
     def app(self) -> Chervil:

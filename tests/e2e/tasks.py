@@ -1,7 +1,7 @@
 """The tasks that end-to-end tests run in real workers. They talk to the test through files and FIFOs."""
 
 import asyncio
-import datetime
+import datetime as dt
 import decimal
 import os
 import signal
@@ -33,8 +33,8 @@ def echo(value: object) -> object:
 @app.task
 def types() -> dict[str, object]:
     return {
-        "moment": datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC),
-        "day": datetime.date(2026, 1, 2),
+        "moment": dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC),
+        "day": dt.date(2026, 1, 2),
         "id": uuid.UUID(int=7),
         "price": decimal.Decimal("1.10"),
         "raw": b"\x00\xff",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -76,8 +77,7 @@ def test_a_killed_nursery_takes_the_worker_down_and_nothing_is_lost(stage):
     make_fifo(stage, "pid")
     result = tasks.stuck_the_first_time.delay("pid")
     child = read_fifo_line(stage, "pid")
-    with open(f"/proc/{child}/stat") as stat:
-        nursery = int(stat.read().rsplit(")", 1)[1].split()[1])
+    nursery = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])
     os.kill(nursery, KILL)
     assert worker.ended() != 0
     assert wait_until_gone([child], 10) == []
@@ -94,7 +94,7 @@ def test_term_lets_running_tasks_finish_and_hands_back_the_rest(stage):
     waiting = tasks.add.delay_many([(n, 1) for n in range(50)])
     read_fifo_line(stage, "held")
     worker.signal(signal.SIGTERM)
-    worker.wait_for("finish")
+    worker.wait_for("stopping when 1 running tasks are done")
     let_go(stage, "held")
     assert worker.ended() == 0
     assert running.get(timeout=10) == "let go"
@@ -111,7 +111,7 @@ def test_a_second_term_cuts_running_tasks_off_and_they_run_again(stage):
     result = tasks.stuck_the_first_time.delay("pid")
     child = read_fifo_line(stage, "pid")
     worker.signal(signal.SIGTERM)
-    worker.wait_for("finish")
+    worker.wait_for("stopping when 1 running tasks are done")
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 1
     assert not alive(child)
@@ -126,9 +126,9 @@ def test_a_worker_waits_for_a_broker_and_finds_the_next_one(stage):
     assert tasks.add.delay(1, 1).get(timeout=10) == 2
     broker.signal(signal.SIGTERM)
     assert broker.ended() == 0
-    worker.wait_for("retry")
+    worker.wait_for("cannot reach the broker")
     stage.broker()
-    worker.wait_for("ready")
+    worker.wait_for("connected to the broker again")
     assert tasks.add.delay(2, 2).get(timeout=20) == 4
 
 

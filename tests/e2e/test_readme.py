@@ -26,7 +26,12 @@ def blocks(kind: str) -> list[str]:
 
 
 def command_lines() -> list[str]:
-    return [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    return [
+        line.removeprefix("$ ")
+        for block in blocks("console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
 
 
 def test_the_quick_start_is_what_this_module_runs():
@@ -50,10 +55,14 @@ def test_the_quick_start_works_in_an_empty_folder(tmp_path: Path, stage: Stage):
     install, dev, call = command_lines()
     bin_path = f"{environment / 'bin'}:{os.environ['PATH']}"
     # The registry gives out the tools; nothing of this project's own environment may shine through.
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COVERAGE", "VIRTUAL_ENV"))}
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PYTHON", "COVERAGE", "VIRTUAL_ENV"))
+    }
     clean |= {"PATH": bin_path}
-    shell = {"shell": True, "env": clean, "check": True, "stdin": subprocess.DEVNULL, "timeout": 200}
-    subprocess.run(install, cwd=source, **shell)
+    shell = {"shell": True, "env": clean, "stdin": subprocess.DEVNULL, "timeout": 200}
+    subprocess.run(install, cwd=source, check=True, **shell)
 
     project = stage.folder / "project"
     project.mkdir()
@@ -61,20 +70,25 @@ def test_the_quick_start_works_in_an_empty_folder(tmp_path: Path, stage: Stage):
     (project / "tasks.py").write_text(tasks_file)
     (project / "program.py").write_text(program)
     running = subprocess.Popen(
-        ["sh", "-c", f"exec {dev}"], cwd=project, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["sh", "-c", f"exec {dev}"],
+        cwd=project,
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         assert running.stdout is not None
         seen = []
         for line in running.stdout:
             seen.append(line)
-            if "ready" in line and "worker" in line:
+            if "runs tasks (" in line:
                 break
         else:
             pytest.fail("dev ended: " + "".join(seen))
-        answer = subprocess.run(call, cwd=project, capture_output=True, text=True, **shell)
+        answer = subprocess.run(call, cwd=project, capture_output=True, text=True, check=True, **shell)
         assert answer.stdout == "5\n"
-        answer = subprocess.run("python program.py", cwd=project, capture_output=True, text=True, **shell)
+        answer = subprocess.run("python program.py", cwd=project, capture_output=True, text=True, check=True, **shell)
         assert answer.stdout == "5\n"
     finally:
         running.terminate()

@@ -1,6 +1,6 @@
 """A program calls, the broker holds, a worker's child runs, the result comes back: with real processes."""
 
-import datetime
+import datetime as dt
 import decimal
 import uuid
 
@@ -45,8 +45,8 @@ def test_the_exceptions_own_class_comes_back_with_the_remote_traceback(road):
 def test_types_that_json_does_not_know_survive_both_ways(road):
     value = tasks.types.delay().get(timeout=10)
     assert value == {
-        "moment": datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC),
-        "day": datetime.date(2026, 1, 2),
+        "moment": dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC),
+        "day": dt.date(2026, 1, 2),
         "id": uuid.UUID(int=7),
         "price": decimal.Decimal("1.10"),
         "raw": b"\x00\xff",
@@ -106,11 +106,11 @@ def test_a_countdown_is_held_by_the_broker_until_due(road):
 
 
 def test_an_eta_is_kept(road):
-    eta = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.4)
+    eta = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.4)
     result = tasks.add.apply_async((1, 1), eta=eta)
     assert result.stage == "SCHEDULED"
     assert result.get(timeout=10) == 2
-    assert datetime.datetime.now(datetime.UTC) >= eta
+    assert dt.datetime.now(dt.UTC) >= eta
 
 
 def test_an_ignored_result_has_an_outcome_and_no_value(road):

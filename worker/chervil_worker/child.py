@@ -14,7 +14,7 @@ import msgpack
 
 from chervil.exceptions import DecodeError, EncodeError, NotRegistered, TaskRevokedError
 from chervil.execution import Finished, execute
-from chervil.protocol import Outcome, to_text
+from chervil.protocol import Outcome, TaskOption, to_text
 from chervil.protocol.rows import DeliveryRow
 from chervil.request import Request
 from chervil.serialization import decode
@@ -22,6 +22,7 @@ from chervil_worker import completion, lifeline, log, packets
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
+    from chervil.task import Task
 
 #: The number of the packet with which a child says that it is ready for tasks.
 READY = 0
@@ -30,7 +31,9 @@ READY = 0
 _LEFT_IGNORED = {"SIGPIPE", "SIGXFSZ", "SIGXFZ"}
 
 
-def run(app: "Chervil", sock: socket.socket, node_name: str, parent: int, inherited: Collection[int]) -> NoReturn:
+def run(
+    app: "Chervil", sock: socket.socket, node_name: str, parent: int, inherited: Collection[int]
+) -> NoReturn:
     """Becomes the child of a slot, right after the fork; ends the process when the link closes the socket.
 
     `parent` is the nursery's process id, `inherited` the descriptors that are not the app's own.
@@ -77,6 +80,7 @@ class Child:
         self._tasks = app.tasks
         self._accept = frozenset(app.conf.accept_content)
         self._result_codec = app.conf.result_serializer
+        self._ignore_result = app.conf.task_ignore_result
         self._node_name = node_name
 
     def serve(self, sock: socket.socket) -> None:
@@ -115,20 +119,35 @@ class Child:
         seconds = time.perf_counter() - begun
         try:
             if finished.outcome is Outcome.SUCCESS:
-                parts = completion.success(row, finished.value, self._result_codec, body_limit)
+                if self._ignores_result(task, options):
+                    parts = completion.success_without_result()
+                else:
+                    parts = completion.success(row, finished.value, self._result_codec, body_limit)
             elif finished.outcome is Outcome.RETRY:
-                parts = completion.retry(request, row, finished, body_limit)
+                parts = completion.retry(task, request, row, finished, body_limit)
             else:
                 parts = completion.failure(request, row, finished)
-        except EncodeError as error:
+        except (EncodeError, TypeError, ValueError) as error:
             return self._refuse(row, error)
         _log_finished(request, finished, seconds)
         return parts
 
+    def _ignores_result(self, task: "Task[..., Any]", options: dict[int, Any] | None) -> bool:
+        """What the call said, else the task, else the app's setting."""
+        said = options.get(TaskOption.IGNORE_RESULT) if options else None
+        if said is None:
+            said = task.ignore_result
+        return bool(self._ignore_result if said is None else said)
+
     def _refuse(self, row: DeliveryRow, error: Exception, kind: str = "exception") -> completion.Parts:
         task_id = to_text(row[0])
         log.task.error(
-            "%s[%s] failed: %s: %s", row[5], task_id, type(error).__name__, error, extra=_about(row[5], task_id)
+            "%s[%s] failed: %s: %s",
+            row[5],
+            task_id,
+            type(error).__name__,
+            error,
+            extra=_about(row[5], task_id),
         )
         return completion.refusal(row, error, kind)
 

@@ -10,7 +10,7 @@ from chervil_worker.main import run
 from chervil_worker.options import WorkerOptions
 
 
-class _Names(click.ParamType):
+class _Names(click.ParamType[tuple[str, ...]]):
     """Names with commas between them."""
 
     name = "names"
@@ -39,7 +39,7 @@ def _flag(field: Field[Any]) -> click.Option:
 
 
 @click.pass_context
-def _worker(ctx: click.Context, **given: Any) -> int:
+def _worker(ctx: click.Context, /, **given: Any) -> int:
     common = common_of(ctx)
     if common.app is None:
         raise click.UsageError("Which app? Say it with -A: chervil -A tasks worker", ctx)

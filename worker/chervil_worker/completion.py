@@ -1,37 +1,44 @@
 """What a child answers: a run turned into the parts of a completion row (protocol.md, COMPLETE)."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chervil.exceptions import EncodeError
 from chervil.execution import Finished
 from chervil.failure import failure_body
-from chervil.protocol import FAILURE_CODEC, Outcome, TaskOption, to_text
+from chervil.protocol import FAILURE_CODEC, Outcome, RetryOption, TaskOption, to_text
 from chervil.protocol.rows import DeliveryRow
 from chervil.request import Request
 from chervil.retry import retry_options
 from chervil.serialization import encode
 
+if TYPE_CHECKING:
+    from chervil.task import Task
+
 #: [outcome, codec?, body?, options?]: a completion row without id and lease, which the link knows.
 Parts = list[Any]
 
 
-def refusal(row: DeliveryRow, error: Exception, kind: str = "exception", traceback: str | None = None) -> Parts:
+def refusal(
+    row: DeliveryRow, error: Exception, kind: str = "exception", traceback: str | None = None
+) -> Parts:
     """A FAILURE for a delivery row that was not run, or whose outcome cannot be sent."""
     record = failure_body(error, to_text(row[0]), row[5], kind, traceback)
     return [Outcome.FAILURE, FAILURE_CODEC, record, None]
 
 
 def success(row: DeliveryRow, value: Any, codec: str, body_limit: int) -> Parts:
-    """A SUCCESS; the value is left out where nobody wants it.
+    """A SUCCESS with its result.
 
     Raises EncodeError when the codec has no form for the value, or it is larger than the broker takes.
     """
-    if row[8] and row[8].get(TaskOption.IGNORE_RESULT):
-        return [Outcome.SUCCESS, None, None, None]
     body = encode(codec, value)
     _check_size(row, "result", body, body_limit)
     return [Outcome.SUCCESS, codec, body, None]
+
+
+def success_without_result() -> Parts:
+    return [Outcome.SUCCESS, None, None, None]
 
 
 def failure(request: Request, row: DeliveryRow, finished: Finished) -> Parts:
@@ -41,11 +48,16 @@ def failure(request: Request, row: DeliveryRow, finished: Finished) -> Parts:
     return [Outcome.FAILURE, FAILURE_CODEC, record, None]
 
 
-def retry(request: Request, row: DeliveryRow, finished: Finished, body_limit: int) -> Parts:
-    """A RETRY with its delay and what changes. Raises EncodeError as `success` does."""
+def retry(
+    task: "Task[..., Any]", request: Request, row: DeliveryRow, finished: Finished, body_limit: int
+) -> Parts:
+    """A RETRY with its delay and what changes.
+
+    Raises EncodeError as `success` does, ValueError or TypeError for a Retry that asks for what cannot be.
+    """
     assert finished.retry is not None
-    options = retry_options(finished.retry, request)
-    changed = options.get(_RETRY_BODY)
+    options = retry_options(finished.retry, task, request)
+    changed = options.get(RetryOption.BODY)
     if changed is not None:
         _check_size(row, "new arguments", changed[2], body_limit)
     cause = finished.exception or finished.retry

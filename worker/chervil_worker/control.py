@@ -1,7 +1,7 @@
 """What the link and the nursery tell each other, one message a packet.
 
-    link -> nursery   Spawn (with the child's end of its socket), Stop
-    nursery -> link   Manifest or Failed, once; then Born and Exited
+link -> nursery   Spawn (with the child's end of its socket), Stop
+nursery -> link   Manifest or Failed, once; then Born and Exited
 """
 
 import socket
@@ -62,7 +62,7 @@ def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ())
     packets.send(sock, _KINDS.index(type(message)), msgpack.packb(tuple(message)), descriptors)
 
 
-def receive(sock: socket.socket, flags: int = 0) -> tuple[Message, Sequence[int]] | None:
+def receive(sock: socket.socket, flags: int = 0) -> tuple[Message, tuple[int, ...]] | None:
     """The next message and the descriptors that came with it; None when the other side is gone."""
     packet = packets.receive(sock, flags)
     if packet is None:

@@ -9,10 +9,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def cpu_count(cgroups: Path = _CGROUPS) -> int:
     """CPUs by affinity, or by the cgroup's quota where that is less; at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroups)
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
 

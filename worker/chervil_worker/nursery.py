@@ -78,17 +78,23 @@ def _run(options: WorkerOptions, common: "Common", sock: socket.socket, link: in
 
 def load(options: WorkerOptions, common: "Common") -> "Chervil":
     """The app, complete with the tasks of every module that it or the command line names."""
-    import importlib
+    from importlib import import_module
 
+    from chervil.exceptions import AppNotFound
     from chervil.loading import find_app
 
     assert common.app is not None
     os.chdir(common.workdir)
     app = find_app(common.app, common.workdir)
-    app.import_includes()
-    for module in options.include:
-        importlib.import_module(module)
+    try:
+        app.import_includes()
+        for module in options.include:
+            import_module(module)
+    except Exception as error:  # the user's modules may raise anything
+        raise AppNotFound(f"a module to include cannot be imported: {error}") from error
     app.finalize()
+    # What tasks publish goes to the worker's broker.
+    app.use_broker(common.found(app.conf.broker_url))
     return app
 
 

@@ -30,7 +30,10 @@ _PACKET_MAX = _HEAD + INLINE_MAX
 _DESCRIPTOR = array.array("i").itemsize
 _ANCILLARY = socket.CMSG_SPACE(DESCRIPTORS_MAX * _DESCRIPTOR)
 #: Descriptors that come in are not for programs that a task starts.
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+
+#: For `flags`: do not wait, raise BlockingIOError. Plain, as `|` of enum members takes a microsecond.
+DONT_WAIT = int(socket.MSG_DONTWAIT)
 
 
 class Packet(NamedTuple):
@@ -38,7 +41,7 @@ class Packet(NamedTuple):
 
     number: int
     payload: bytes
-    descriptors: Sequence[int] = ()
+    descriptors: tuple[int, ...] = ()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -49,7 +52,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def send(
     sock: socket.socket, number: int, payload: bytes, descriptors: Sequence[int] = (), flags: int = 0
 ) -> None:
-    """Sends one packet, or raises BlockingIOError (with MSG_DONTWAIT) or another OSError and sends nothing."""
+    """Sends one packet, or sends nothing and raises an OSError: BlockingIOError with DONT_WAIT."""
     if len(payload) <= INLINE_MAX:
         data = _NUMBER.pack(number) + payload
         if not descriptors:
@@ -67,7 +70,7 @@ def send(
 def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
     """The next packet; None at the end (the peer has closed).
 
-    Raises BlockingIOError when there is none and `flags` holds MSG_DONTWAIT or the socket does not block.
+    Raises BlockingIOError when there is none and `flags` holds DONT_WAIT or the socket does not block.
     """
     try:
         data, ancillary, _, _ = sock.recvmsg(_PACKET_MAX, _ANCILLARY, flags | _CLOSE_ON_EXEC)
@@ -81,7 +84,7 @@ def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
     descriptors = _descriptors(ancillary)
     if len(data) > _HEAD:
         return Packet(number, data[_HEAD:], descriptors)
-    return Packet(number, _content(descriptors.pop(0)), descriptors)
+    return Packet(number, _content(descriptors[0]), descriptors[1:])
 
 
 def take_back(sock: socket.socket) -> list[int]:
@@ -93,7 +96,7 @@ def take_back(sock: socket.socket) -> list[int]:
     with contextlib.suppress(BlockingIOError):
         while True:
             try:
-                data, ancillary, _, _ = sock.recvmsg(_HEAD, _ANCILLARY, socket.MSG_DONTWAIT | _CLOSE_ON_EXEC)
+                data, ancillary, _, _ = sock.recvmsg(_HEAD, _ANCILLARY, DONT_WAIT | _CLOSE_ON_EXEC)
             except ConnectionResetError:
                 break
             if not data:
@@ -104,12 +107,12 @@ def take_back(sock: socket.socket) -> list[int]:
     return numbers
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
     found = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return list(found)
+    return tuple(found)
 
 
 def _file_of(payload: bytes) -> int:

@@ -53,8 +53,8 @@ class Session:
 class Line:
     """Consumers of one queue that know the same task names; those with credit wait in `waiting`.
 
-    A consumer that used up its credit is dropped when its turn comes and joins again with new credit,
-    so busy ones are not visited.
+    A consumer whose credit is used up leaves, here or when its turn comes, and joins again with new
+    credit: so busy ones are not visited.
     """
 
     __slots__ = ("_parked", "known", "members", "waiting")
@@ -89,3 +89,11 @@ class Line:
             waiting.popleft()
             self._parked.remove(session.number)
         return None
+
+    def served(self) -> None:
+        """The session whose turn it was has been given tasks: to the end with it, or out of the line."""
+        session = self.waiting.popleft()
+        if session.limit > session.delivered:
+            self.waiting.append(session)
+        else:
+            self._parked.remove(session.number)

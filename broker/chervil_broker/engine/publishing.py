@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from chervil.protocol import Code, Confirm, TaskOption, WireId
-from chervil_broker.engine.queues import Queue, TaskClass
+from chervil.protocol import Code, TaskOption, WireId
+from chervil.protocol.messages import Confirm
 from chervil_broker.engine.state import State
 from chervil_broker.engine.task import MS, QUEUED, SCHEDULED, TASK_OVERHEAD, Task
 
@@ -31,7 +31,7 @@ _RETRIES = TaskOption.RETRIES.value
 #: Options that change what happens here; a row with none of them takes the short way.
 _DECISIVE = frozenset({*LATER, _DELAY_MS, _DUE_AT, _EXPIRES_MS, _EXPIRES_AT, _RETRIES})
 #: Values of a later option that ask for nothing.
-_NOTHING = (None, False, 0, [])
+_NOTHING: tuple[object, ...] = (None, False, 0, [])
 
 
 class Moments(NamedTuple):
@@ -60,48 +60,125 @@ def _moment(now: int, options: dict[int, Any], relative: int, absolute: int) -> 
 
 
 def publish(state: State, session: int, request: int, rows: list[PublishRow]) -> None:
-    """Takes what can be taken; CONFIRM names each row that is a duplicate or refused.
-
-    Measured: 0.9 us a task in batches of 100 of one class. So a run of rows of one class looks its
-    class up once and counts once.
-    """
+    """Takes what can be taken; CONFIRM names each row that is a duplicate or refused."""
     tasks = state.tasks
     room = state.config.memory_limit - TASK_OVERHEAD
+    body_limit = state.config.body_limit
     now = state.now
     exceptions: list[list[Any]] = []
-    queue: Queue | None = None
-    class_: TaskClass | None = None
-    run_name = run_queue = ""
-    run_priority = -1
-    count = 0
+    run: _Run | None = None
     for index, row in enumerate(rows):
         id_, name, queue_name, priority, options, handle, size = row
-        objection = None
-        if id_ in tasks:
-            objection = Code.DUPLICATE, "this id is known; nothing was made"
-        elif state.memory + size > room:
-            objection = Code.FULL, _full(state)
-        elif options is not None and not _DECISIVE.isdisjoint(options):
-            objection = _objection(options)
-            if objection is None and _publish_timed(state, row, options):
-                continue
-        if objection is not None:
-            exceptions.append([index, str(objection[0]), objection[1]])
-            state.effects.freed.append(handle)
+        if (
+            id_ in tasks
+            or state.memory + size > room
+            or size > body_limit
+            or (options is not None and not _DECISIVE.isdisjoint(options))
+        ):
+            objection = _objection(state, row)
+            if objection is None:
+                _publish_timed(state, row)
+            else:
+                exceptions.append([index, str(objection[0]), objection[1]])
+                state.effects.freed.append(handle)
             continue
-        if queue is None or class_ is None or name != run_name or queue_name != run_queue or priority != run_priority:
-            if queue is not None and class_ is not None:
-                _arrived(state, queue, class_, run_priority, count)
-            queue = state.queue_for(queue_name)
-            class_ = queue.class_for(name, priority)
-            run_name, run_queue, run_priority = class_.name, queue.name, priority
-            append = class_.ready.append
-            count = 0
-        state.sequence += 1
-        tasks[id_] = task = Task(id_, run_name, run_queue, priority, options, handle, size, state.sequence, now)
-        append(task)
+        if run is None or name != run.name or queue_name != run.queue_name or priority != run.priority:
+            if run is not None:
+                run.end(state)
+            run = _Run(state, name, queue_name, priority)
+        state.sequence = sequence = state.sequence + 1
         state.memory += size + TASK_OVERHEAD
-        count += 1
-    if queue is not None and class_ is not None:
-        _arrived(state, queue, class_, run_priority, count)
+        tasks[id_] = task = Task(
+            id_, run.name, run.queue_name, priority, options, handle, size, sequence, now
+        )
+        run.append(task)
+        run.count += 1
+    if run is not None:
+        run.end(state)
     _confirm(state, session, request, rows, exceptions)
+
+
+class _Run:
+    """Consecutive rows of one class: it is looked up once, and what came is counted once."""
+
+    __slots__ = ("append", "class_", "count", "name", "priority", "queue", "queue_name")
+
+    def __init__(self, state: State, name: str, queue: str, priority: int) -> None:
+        self.queue = state.queue_for(queue)
+        self.class_ = self.queue.class_for(name, priority)
+        self.append = self.class_.ready.append
+        #: The class's own string and the queue's, so that a task holds no copy.
+        self.name = self.class_.name
+        self.queue_name = self.queue.name
+        self.priority = priority
+        self.count = 0
+
+    def end(self, state: State) -> None:
+        """Lets the queue know of the rows."""
+        state.stages[QUEUED] += self.count
+        self.queue.added(self.class_, self.priority, self.count)
+        state.arrived(self.queue)
+        if not self.class_.known:
+            state.report_unknown(self.queue, self.name)
+
+
+def _objection(state: State, row: PublishRow) -> tuple[Code, str] | None:
+    """Why a row is not taken: (code, message)."""
+    options = row[4] or {}
+    if row[0] in state.tasks:
+        return Code.DUPLICATE, "this id is known already; nothing was made"
+    if row[6] > state.config.body_limit:
+        return Code.BODY_TOO_LARGE, (
+            f"a body of {row[6]} bytes with its headers, and this broker takes {state.config.body_limit}; "
+            "pass a reference to the data instead, or raise its --body-limit"
+        )
+    if state.memory + row[6] + TASK_OVERHEAD > state.config.memory_limit:
+        return Code.FULL, (
+            f"the broker holds {state.memory} of {state.config.memory_limit} bytes of tasks and did not "
+            "store this one; start more workers, purge what is not needed, or raise its --max-memory"
+        )
+    for option, name in LATER.items():
+        if options.get(option) not in _NOTHING:
+            return Code.NOT_IMPLEMENTED, f"option {option} ({name}) is not built yet; publish without it"
+    if _DELAY_MS in options and _DUE_AT in options:
+        return Code.BAD_TASK, "delay_ms and due_at exclude each other; give one"
+    if _EXPIRES_MS in options and _EXPIRES_AT in options:
+        return Code.BAD_TASK, "expires_ms and expires_at exclude each other; give one"
+    return None
+
+
+def _publish_timed(state: State, row: PublishRow) -> None:
+    """Takes a row whose options change when it runs or how often it ran."""
+    id_, name, queue, priority, options, handle, size = row
+    assert options is not None, "only a row with such options comes here"
+    task = Task(id_, name, queue, priority, options, handle, size, 0, state.now)
+    task.retries = options.get(_RETRIES, 0)
+    state.tasks[id_] = task
+    state.memory += size + TASK_OVERHEAD
+    when = moments(state, options)
+    if when.expires is not None:
+        state.deadlines.expire(task, when.expires, when.expires_wall)
+    if when.due is not None:
+        state.hold(task, SCHEDULED, when.due, when.due_wall)
+    else:
+        state.enqueue(task)
+
+
+def _confirm(
+    state: State, session: int, request: int, rows: list[PublishRow], exceptions: list[list[Any]]
+) -> None:
+    if exceptions:
+        duplicates = sum(exception[1] == Code.DUPLICATE for exception in exceptions)
+        refused = len(exceptions) - duplicates
+        excepted = {exception[0]: None for exception in exceptions}
+        state.counters["duplicates"] += duplicates
+        state.counters["refused"] += refused
+        made = [row for index, row in enumerate(rows) if index not in excepted]
+        confirm = Confirm(request, len(rows) - refused, exceptions)
+    else:
+        made = rows
+        confirm = Confirm(request, len(rows))
+    state.effects.replies.append((session, confirm))
+    if made:
+        state.counters["published"] += len(made)
+        state.record("publish", made)

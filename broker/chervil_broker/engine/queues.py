@@ -158,6 +158,7 @@ class Queue:
         "ready",
         "reported",
         "scheduled",
+        "share",
         "turn",
         "unserved_since",
         "unserved_timer",
@@ -176,6 +177,8 @@ class Queue:
         #: Consumers by the task names that they know (None: all).
         self.lines: dict[frozenset[str] | None, Line] = {}
         self.consumers = 0
+        #: How many tasks a consumer is given at a time in this pump: its part of those that are ready.
+        self.share = 1
         #: How often a line was served, so that they are served in turn.
         self.turn = 0
         #: Broker time since which it has ready tasks and no consumer.

@@ -3,7 +3,7 @@
 from collections import deque
 from heapq import heappop, heappush
 
-from chervil_broker.engine.task import EVICTED, NO_HANDLE, TASK_OVERHEAD, UNKNOWN, Task
+from chervil_broker.engine.task import NO_HANDLE, TASK_OVERHEAD, Task
 
 #: Records are dropped in whole seconds, this many a pump at most: nobody waits for it.
 SWEEP_MAX = 2_000
@@ -86,7 +86,7 @@ class Results:
             self._read.add(task)
 
     def trim(self, freed: list[int]) -> tuple[list[Task], list[Task]]:
-        """Makes room if the budget is overspent; returns tasks (evicted, to be forgotten).
+        """Makes room if the budget is overspent; returns tasks (whose result went, whose record went).
 
         Results that were read go first, then the others, oldest first. Where bare records take more than
         half of the budget the oldest records go instead: otherwise a day of tasks without a result
@@ -101,7 +101,6 @@ class Results:
             task = self._read.oldest() or self._unread.oldest()
             assert task is not None, "without records over half of the limit, results are what is over it"
             self._free(task, freed)
-            task.stage = EVICTED
             evicted.append(task)
         return evicted, dropped
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from chervil.protocol import Stage, TaskOption, WireId
+from chervil.protocol.limits import BODY_DEFAULT
 from chervil.protocol.vocabulary import RESULT_EXPIRES_MS_DEFAULT
 from chervil_broker.engine.consumers import Session
 from chervil_broker.engine.effects import Effects
@@ -12,6 +13,7 @@ from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.results import Results
 from chervil_broker.engine.task import (
     DEAD,
+    EVICTED,
     EXPIRED,
     FAILURE,
     LEASED,
@@ -68,6 +70,8 @@ class EngineConfig:
     memory_limit: int
     #: Bytes of final tasks and their results; over it the oldest are dropped.
     results_limit: int
+    #: Largest body that is taken, with its headers, in bytes.
+    body_limit: int = BODY_DEFAULT
     #: How long a queue has ready tasks and no consumer before that is an event.
     unserved_warning_ns: int = 10_000_000_000
     #: Timers that fire in one pump: a million tasks due at once must not stop the broker for a second.
@@ -108,6 +112,8 @@ class State:
         #: Tasks by stage.
         self.stages = [0] * _STAGES
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
+        #: Tasks granted in this pump, by session: one DELIVER batch each.
+        self.granted: dict[int, list[Task]] = {}
         self.effects = Effects()
 
     def record(self, *record: object) -> None:
@@ -170,8 +176,17 @@ class State:
         """Tells once of a task name that no consumer of its queue knows."""
         if queue.lines and name not in queue.reported:
             if len(queue.reported) < self.config.unknown_names_reported:
+                queue.reported[name] = None
                 self.effects.events.append(("unknown_task", {"queue": queue.name, "name": name}))
-            queue.reported[name] = None
+
+    def recheck(self, queue: Queue) -> None:
+        """Lists and takes off the classes of a queue whose consumers changed, and tells of unknown names."""
+        queue.recheck()
+        if queue.lines:
+            for name in queue.unknown_names():
+                self.report_unknown(queue, name)
+        elif queue.ready:
+            self.watch_for_consumer(queue)
 
     def enqueue(self, task: Task) -> None:
         """Makes a task ready, at the end of its queue."""
@@ -286,3 +301,17 @@ class State:
         if ids:
             self.counters["forgotten"] += len(ids)
             self.record("forget", ids)
+
+    def trim_results(self) -> None:
+        """Drops results, and records, that their budget has no room for."""
+        if self.results.bytes <= self.results.limit:
+            return
+        evicted, dropped = self.results.trim(self.effects.freed)
+        for task in evicted:
+            self.stages[task.stage] -= 1
+            self.stages[EVICTED] += 1
+            task.stage = EVICTED
+        if evicted:
+            self.counters["evicted"] += len(evicted)
+            self.record("evict", [task.id for task in evicted])
+        self.forget(dropped)

@@ -79,7 +79,7 @@ class Task:
         "worker",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 -- made for every task: naming the fields costs a tenth
         self,
         id_: WireId,
         name: str,

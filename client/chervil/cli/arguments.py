@@ -78,7 +78,7 @@ def json_of(kind: type, what: str) -> Any:
     return convert
 
 
-class Time(click.ParamType):
+class Time(click.ParamType[datetime | float]):
     """A point in time in ISO 8601, or (`seconds`) a number of seconds from now."""
 
     name = "time"

@@ -8,7 +8,7 @@ import click
 from chervil.app import Chervil
 from chervil.cli import exits
 from chervil.cli.arguments import Time, json_of, mark_negatives, split
-from chervil.cli.common import Common, common_of, did_you_mean
+from chervil.cli.common import common_of, did_you_mean
 from chervil.cli.connect import app_for
 from chervil.cli.outcome import show, wait_for
 
@@ -42,7 +42,9 @@ class _Call(click.Command):
 @click.option("-Q", "--queue", metavar="QUEUE", help="The queue to put it in.")
 @click.option("--countdown", type=click.FloatRange(0), metavar="SECONDS", help="Run it this much later.")
 @click.option("--eta", type=Time(), metavar="TIME", help="Run it at this time (ISO 8601).")
-@click.option("--expires", type=Time(seconds=True), metavar="SECONDS|TIME", help="Do not start it after this.")
+@click.option(
+    "--expires", type=Time(seconds=True), metavar="SECONDS|TIME", help="Do not start it after this."
+)
 @click.option("--priority", type=click.IntRange(0, 9), metavar="0-9", help="9 goes first.")
 @click.option("--task-id", metavar="ID", help="The id to give it.")
 @click.pass_context
@@ -89,7 +91,7 @@ def _check(app: Chervil, name: str, args: list[Any], kwargs: dict[str, Any]) -> 
     """Raises click.UsageError unless the app has this task and it takes these arguments."""
     task = app.tasks.get(name)
     if task is None:
-        raise click.UsageError(f"{app!r} has no task {name!r}.{_near(name, sorted(app.tasks))}")
+        raise click.UsageError(f"no task {name!r} in this app.{_near(name, sorted(app.tasks))}")
     try:
         task.check_arguments(args, kwargs)
     except TypeError as error:

@@ -5,7 +5,6 @@ into one `Common`, which is `ctx.obj`. What is typed after the verb wins over wh
 """
 
 import os
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -77,6 +76,8 @@ class Common:
         path = self.config or self.workdir / "pyproject.toml"
         if self.config is None and not path.is_file():
             return path, {}
+        import tomllib  # here, as most command lines meet no such file
+
         try:
             document = tomllib.loads(path.read_text("utf-8"))
         except OSError as error:

@@ -16,6 +16,13 @@ from chervil.cli.common import Common
 #: Refusals by the broker that the same command can never get past; others depend on the broker's state.
 _USERS_MISTAKE = frozenset({"BODY_TOO_LARGE", "BAD_TASK", "BAD_FIELD", "UNKNOWN_OPTION", "NOT_IMPLEMENTED"})
 
+_UNAVAILABLE = (
+    exceptions.OperationalError,
+    exceptions.PublishUnconfirmed,
+    exceptions.UnknownTask,
+    OSError,
+)
+
 
 def complain(error: Exception, common: Common) -> int:
     """Writes one error to stderr and returns the exit code for it."""
@@ -27,8 +34,8 @@ def complain(error: Exception, common: Common) -> int:
         return error.exit_code
     if isinstance(error, exceptions.ChervilError | OSError):
         click.echo(f"Error: {error}", err=True)
-        if isinstance(error.__cause__, Exception) and (frames := users_frames(error.__cause__)):
-            click.echo(frames, err=True, nl=False)
+        if isinstance(error, exceptions.AppNotFound) and isinstance(error.__cause__, Exception):
+            click.echo(users_frames(error.__cause__), err=True, nl=False)
         return _code(error)
     # Ours, and not the user's: say everything at once, so that a report holds it.
     traceback.print_exception(error)
@@ -59,7 +66,9 @@ def _code(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, exceptions.PublishRefused):
         return exits.USAGE if error.code in _USERS_MISTAKE else exits.UNAVAILABLE
-    if isinstance(error, exceptions.OperationalError | exceptions.PublishUnconfirmed | OSError):
+    if isinstance(error, exceptions.TimeoutError):
+        return exits.TIMED_OUT
+    if isinstance(error, _UNAVAILABLE):
         return exits.UNAVAILABLE
     return exits.USAGE
 

@@ -1,22 +1,23 @@
 """`chervil demo`: a broker and a worker of its own, real tasks, and a figure."""
 
 import contextlib
-import os
+import json
 import shutil
 import signal
 import sys
 import sysconfig
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from chervil.address import BrokerURL, Found
-from chervil.cli import exits
+from chervil.cli import demo_tasks, exits
 from chervil.cli.common import Common, common_of
 from chervil.cli.processes import (
     STOP_SECONDS,
@@ -26,40 +27,219 @@ from chervil.cli.processes import (
     wait_until_listening,
     worker_command,
 )
+from chervil.cli.status import table
 from chervil.cli.watch import source_files
-from chervil.client import Client
-from chervil.protocol import Stage
+from chervil.client import Status
+from chervil.protocol import FINAL, Stage
+from chervil.serialization import decode
 
 #: The second part's tasks: enough that starting and stopping do not show in the figure.
 NOTHINGS = 20_000
 
+#: The worker's child processes: with one, nothing would be seen to run side by side.
+SLOTS = 2
+
 #: How many functions are shown.
 SHOWN = 10
 
-#: The least number of child processes: with one, nothing is seen to run side by side.
-LEAST_SLOTS = 2
+#: Seconds without a single result after which the demo says that it does not work here.
+PATIENCE = 20.0
 
-#: Seconds that one part may take before the demo says that it does not work here.
-PATIENCE = 60.0
+#: Tasks waited for at once: few enough that the progress line moves, many enough to cost nothing.
+_AT_ONCE = 20
 
-#: Ids asked for at once; small enough that the progress line moves, large enough to cost nothing.
-_AT_ONCE = 50
+#: Output lines of broker and worker that are kept, to be shown if something goes wrong.
+_LINES_KEPT = 40
+
+_NEXT = """
+Next, your own. Put this into tasks.py:
+
+    from chervil import Chervil
+
+    app = Chervil("tasks")
+
+    @app.task
+    def add(x, y):
+        return x + y
+
+Then, in the same folder:
+
+    chervil -A tasks dev                          broker and worker, until Ctrl-C
+    chervil -A tasks call tasks.add 2 3 --wait    from another terminal: prints 5"""
 
 
 @click.command(short_help="See it work: real tasks, nothing to set up.")
 @click.pass_context
 def demo(ctx: click.Context) -> int:
-    """See it work: start a broker and a worker, parse Python's own standard library as tasks, show its
-    longest functions, and measure how many tasks a second go through.
+    """See it work. Starts a broker and a worker, parses Python's standard library as tasks and shows its
+    longest functions, then measures how many tasks a second go through.
 
-    Needs no app, no setting and no file, and leaves nothing behind.
+    Needs no app, no file and no setting, takes some seconds and leaves nothing behind.
     """
-    folder = Path(tempfile.mkdtemp(prefix="chervil-demo-"))
-    try:
-        with _terminated_as_by_ctrl_c(), _running(folder, common_of(ctx)):
-            _parse_the_standard_library()
-            _measure()
-        _say_what_is_next()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    common = common_of(ctx)
+    with _ends_like_ctrl_c(), _Daemons() as daemons:
+        show = _Show(common, daemons)
+        parsed = show.parse_the_standard_library()
+        measured = show.measure()
+    if common.json:
+        click.echo(json.dumps(parsed | measured))
+    else:
+        click.echo(_NEXT)
     return exits.OK
+
+
+class _Daemons:
+    """A broker and a worker in a temporary folder; both are gone, and the folder too, when it is left."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="chervil-demo-"))
+        self._socket = self._folder / "broker.sock"
+        self._children: list[Child] = []
+        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+
+    def __enter__(self) -> "_Daemons":
+        try:
+            broker = self._start("broker", broker_command(self._socket))
+            if not wait_until_listening(broker, self._socket):
+                self.give_up("the broker does not answer")
+            url = BrokerURL("chervil+unix", path=str(self._socket))
+            demo_tasks.app.use_broker(Found(url, "chervil demo"))
+            self._start("worker", worker_command(demo_tasks.__name__, str(url), "-c", str(SLOTS)))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        demo_tasks.app.close()
+        for child in reversed(self._children):
+            child.stop(STOP_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def check(self) -> None:
+        """Gives up if one of them is gone."""
+        for child in self._children:
+            if not child.running:
+                self.give_up(f"the {child.name} is gone")
+
+    def give_up(self, why: str) -> NoReturn:
+        lines = "\n".join(self._lines)
+        raise click.ClickException(
+            f"the demo does not work here: {why}. What broker and worker said:\n{lines}"
+        )
+
+    def _start(self, name: str, command: list[str]) -> Child:
+        # Nothing waits for events here: who is gone is noticed when results stay out.
+        child = Child(name, command, self._folder, Events(), self._keep)
+        self._children.append(child)
+        return child
+
+    def _keep(self, name: str, line: str) -> None:
+        self._lines.append(f"{name} | {line}")
+
+
+class _Show:
+    """The two parts of the demo; each prints as it goes and returns its figures."""
+
+    def __init__(self, common: Common, daemons: _Daemons) -> None:
+        self._silent = common.json
+        self._live = sys.stderr.isatty() and not (common.quiet or common.json)
+        self._daemons = daemons
+
+    def parse_the_standard_library(self) -> dict[str, Any]:
+        library = Path(sysconfig.get_path("stdlib"))
+        files = library_files(library)
+        python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        self._say(f"Parsing {python}'s standard library: {len(files)} files, a task each, {SLOTS} processes.")
+        start = time.perf_counter()
+        results = demo_tasks.longest_functions.delay_many([(str(path),) for path in files])
+        found: list[tuple[int, str, str]] = []
+        functions = failed = 0
+        for at, status in enumerate(self._statuses([result.id for result in results], "files parsed")):
+            if status.stage is Stage.FAILURE:  # a file of another Python's syntax
+                failed += 1
+                continue
+            place = files[at].relative_to(library)
+            count, longest_here = self._value(status)
+            functions += count
+            found += [(lines, name, f"{place}:{line}") for lines, name, line in longest_here]
+        seconds = time.perf_counter() - start
+        longest = sorted(found, reverse=True)[:SHOWN]
+        beside = f" ({failed} files are no {python})" if failed else ""
+        self._say(f"Done in {seconds:.1f} s{beside}. The longest of its {functions:,} functions:\n")
+        rows = [(f"{lines}", name, place) for lines, name, place in longest]
+        self._say(table([("LINES", "FUNCTION", "WHERE"), *rows]) + "\n")
+        return {
+            "files": len(files),
+            "failed": failed,
+            "functions": functions,
+            "parse_seconds": round(seconds, 3),
+            "longest": longest,
+        }
+
+    def measure(self) -> dict[str, Any]:
+        self._say(f"{NOTHINGS:,} tasks that do nothing.")
+        start = time.perf_counter()
+        results = demo_tasks.nothing.delay_many([()] * NOTHINGS)
+        published = time.perf_counter() - start
+        for status in self._statuses([result.id for result in results], "tasks done", NOTHINGS // 4):
+            self._value(status)
+        seconds = time.perf_counter() - start
+        rate = round(NOTHINGS / seconds)
+        self._say(
+            f"Published and confirmed in {published:.2f} s; all run, and their results here, "
+            f"after {seconds:.2f} s: {rate:,} tasks/s."
+        )
+        return {"tasks": NOTHINGS, "seconds": round(seconds, 3), "tasks_per_second": rate}
+
+    def _statuses(self, ids: list[str], what: str, at_once: int = _AT_ONCE) -> Iterator[Status]:
+        """The final status of each id, in order, with a progress line on a terminal."""
+        client = demo_tasks.app.client
+        for start in range(0, len(ids), at_once):
+            part = ids[start : start + at_once]
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                statuses = client.wait(part, 1.0)
+                if all(status.stage in FINAL for status in statuses):
+                    break
+                self._daemons.check()
+                if time.monotonic() > deadline:
+                    self._daemons.give_up(f"no result came for {PATIENCE:g} s")
+            yield from statuses
+            self._progress(f"{start + len(part):,} of {len(ids):,} {what}")
+        self._progress("")
+
+    def _value(self, status: Status) -> Any:
+        if status.stage is not Stage.SUCCESS:
+            self._daemons.give_up(f"task {status.id} ended as {status.stage.name}")
+        return decode(status.codec, status.body) if status.codec and status.body else None
+
+    def _progress(self, text: str) -> None:
+        if self._live:
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+
+    def _say(self, text: str) -> None:
+        if not self._silent:
+            click.echo(text)
+
+
+def library_files(library: Path) -> list[Path]:
+    """The standard library's modules, without its tests and without what was installed beside it."""
+    tests = {"test", "tests", "idle_test"}
+    return [path for path in source_files(library) if not tests & set(path.relative_to(library).parts[:-1])]
+
+
+@contextlib.contextmanager
+def _ends_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does: processes and folder go away all the same."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -55,7 +55,8 @@ def dev(ctx: click.Context, concurrency: int | None, queues: str | None, no_relo
         options += ["-c", str(concurrency)]
     if queues:
         options += ["-Q", queues]
-    options += ["-q"] * int(common.quiet) + ["-v"] * common.verbose
+    # A developer wants to see each task run; a worker alone says that only when asked.
+    options += ["-q"] if common.quiet else ["-v"] * max(1, common.verbose)
     session = Session(common, socket_path(common.workdir), options)
     with recorded_signals(session.events):
         return session.run(reload=not no_reload)
@@ -126,6 +127,8 @@ class Session:
 
     def _start_broker(self) -> bool:
         if listens(self._path):
+            # Two workers of one name could not be told apart in `status` and in logs.
+            self._worker_options += ["-n", f"worker-{os.getpid()}@%h"]
             self._say(f"a dev runs in this folder already: adding a worker to its broker, {self._url}")
             return True
         self._broker = self._start("broker", broker_command(self._path))

@@ -98,7 +98,10 @@ def _worker_row(worker: Mapping[str, Any]) -> list[str]:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns two spaces apart: numbers and times to the right, the rest to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [not any(cell[:1].isdigit() for cell in column[1:]) for column in zip(*rows, strict=True)]
+    left = [
+        not all(cell[:1].isdigit() or cell == "-" for cell in column[1:])
+        for column in zip(*rows, strict=True)
+    ]
     lines = (
         "  ".join(
             cell.ljust(width) if to_left else cell.rjust(width)

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from chervil.cli.processes import Changed, Events
@@ -20,7 +21,7 @@ _NOT_SOURCE = frozenset({"__pycache__", "node_modules", "site-packages", "venv"}
 def watch(folder: Path, events: Events) -> str:
     """Puts a `Changed` into `events` whenever Python files change, until the process ends; says how."""
     try:
-        import watchfiles
+        watchfiles = import_module("watchfiles")
     except ImportError:
         # The first look is taken here and not in the thread: a change right after this call counts.
         poller = Poller(folder)

@@ -3,7 +3,8 @@
 msgpack is dense: one byte can be an empty map of 72 bytes, three bytes can announce an array for
 which a decoder sets aside 80 KB at once. So a payload is walked first, and refused when it holds
 more than VALUES_MAX values or announces more than it holds. What decoding then allocates is at most
-about 80 bytes for each value (21 MB in all), and once the payload itself for its strings.
+about 80 bytes for each value (21 MB in all), the payload once more for its bytes, and up to four
+times for text (one character beyond 16 bits widens all of a str).
 """
 
 import msgpack

@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-import msgpack
-
 from chervil.protocol import fields, rows
-from chervil.protocol.frames import unpack
+from chervil.protocol.frames import pack, unpack
 from chervil.protocol.ids import WireId
 
 #: The codec name under which a failure record travels.
@@ -30,8 +28,7 @@ class FailureRecord(NamedTuple):
 
     def pack(self) -> bytes:
         """The record as the body of a result."""
-        packed: bytes = msgpack.packb(tuple(self), unicode_errors="replace")
-        return packed
+        return pack(tuple(self), unicode_errors="replace")
 
 
 _check = fields.row(

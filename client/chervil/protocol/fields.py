@@ -6,8 +6,7 @@ A check takes what msgpack made of a field and returns it, or raises ValueError 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import msgpack
-
+from chervil.protocol.frames import pack
 from chervil.protocol.ids import canonical, is_wire_id
 from chervil.protocol.limits import OPTIONS_BYTES_MAX, OPTIONS_MAX, UINT_MAX
 
@@ -134,7 +133,7 @@ def options(known: Mapping[int, Check], bodies: Collection[int] = ()) -> Check:
             if check is None:
                 if key % 2 == 0:
                     raise UnknownOption(f"option {key} is not known here")
-                weight += _weight(key, element)
+                weight += len(pack(element))
                 continue
             try:
                 value[key] = check(element)
@@ -143,20 +142,12 @@ def options(known: Mapping[int, Check], bodies: Collection[int] = ()) -> Check:
             except ValueError as error:
                 raise ValueError(f"option {key} {error}") from None
             if type(element) in (list, dict) and key not in bodies:
-                weight += _weight(key, element)
+                weight += len(pack(element))
         if weight > OPTIONS_BYTES_MAX:
             raise ValueError(f"wants options of at most {OPTIONS_BYTES_MAX} bytes, not {weight}")
         return value
 
     return check_options
-
-
-def _weight(key: int, element: Any) -> int:
-    """Bytes of an option's value; what nests too deep to be passed on is refused here."""
-    try:
-        return len(msgpack.packb(element))
-    except ValueError as error:
-        raise ValueError(f"option {key} can not be passed on: {error}") from None
 
 
 def string_map(value: Any) -> dict[str, Any]:

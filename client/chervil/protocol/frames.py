@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -18,6 +18,11 @@ def refuse_ext(code: int, data: bytes) -> object:
     """`ext_hook` of every unpacking here: extension types carry no meaning and are not decoded."""
     del data
     raise ValueError(f"ext type {code} is not allowed")
+
+
+def pack(value: Any, unicode_errors: str = "strict") -> bytes:
+    """One msgpack value as bytes; raises ValueError, TypeError or OverflowError where it can't be."""
+    return cast("bytes", msgpack.packb(value, unicode_errors=unicode_errors))
 
 
 def unpack(payload: bytes | memoryview) -> Any:

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chervil.address import BrokerURL, Found
 from chervil.cli.common import ENVIRONMENT
 from chervil.cli.main import main
+from chervil.client import Status
 
 
 @dataclass
@@ -42,3 +45,64 @@ def chervil(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         return Ran(code, captured.out, captured.err)
 
     return run
+
+
+@dataclass
+class Broker:
+    """Stands where a client of a broker would, with canned answers."""
+
+    found: Found
+    report: dict[str, Any]
+    statuses: list[Status]
+    purged: list[list[str]]
+    waited: list[float | None]
+    published: list[list[Any]]
+
+    def publish(self, rows: list[list[Any]], deadline: float) -> None:
+        self.published += rows
+
+    def stats(self) -> dict[str, Any]:
+        return self.report
+
+    def purge(self, queues: list[str]) -> int:
+        self.purged.append(queues)
+        return sum(q["ready"] + q["scheduled"] for q in self.report["queues"])
+
+    def query(self, ids: list[str]) -> list[Status]:
+        return self.statuses
+
+    def wait(
+        self, ids: list[str], timeout: float | None, on_wait: Callable[[list[Status]], None] | None = None
+    ) -> list[Status]:
+        self.waited.append(timeout)
+        if on_wait is not None:
+            on_wait(self.statuses)
+        return self.statuses
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    """The broker that every verb finds instead of a real one."""
+    here = Broker(
+        found=Found(BrokerURL.parse("chervil://127.0.0.1:2437"), "default"),
+        report={
+            "version": "0.1.0",
+            "instance": "ab" * 16,
+            "durability": "memory",
+            "uptime_ms": 90_000,
+            "memory": {"bytes": 2**20, "limit": 2**29},
+            "queues": [],
+            "workers": [],
+            "warnings": [],
+        },
+        statuses=[],
+        purged=[],
+        waited=[],
+        published=[],
+    )
+    monkeypatch.setattr("chervil.client.Client", lambda *args, **kwargs: here)
+    monkeypatch.setattr("chervil.cli.connect.Client", lambda *args, **kwargs: here)
+    return here

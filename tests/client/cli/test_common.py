@@ -126,7 +126,7 @@ def test_workdir_must_exist(chervil: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[tool.chervil]\nap = "x"\n', "has no key 'ap' (Did you mean 'app'?)"),
+        ('[tool.chervil]\nap = "x"\n', "has no key 'ap'. Did you mean 'app'?"),
         ("[tool.chervil]\nresult_expires = 3\n", "belong in app.conf"),
         ("[tool.chervil]\napp = 3\n", "app must be a string, not 3"),
         ("[tool.chervil\n", "is not valid TOML"),

@@ -108,7 +108,7 @@ def dev() -> Iterator[Callable[..., Dev]]:
 def test_one_ctrl_c_stops_the_worker_and_then_the_broker(dev: Callable[..., Dev]) -> None:
     running = dev()
     url = f"chervil+unix://{Path.cwd()}/.chervil/broker.sock"
-    assert running.until("working") == f"worker | working tasks {url}"
+    assert running.until("working") == f"worker | working tasks {url} -v"
     assert running.end(signal.SIGINT) == 130
     assert running.lines[-2:] == ["worker | worker stopped", "broker | broker stopped"]
 
@@ -124,12 +124,16 @@ def test_worker_options_are_handed_on(dev: Callable[..., Dev]) -> None:
     assert running.until("working").endswith("-c 3 -Q a,b -v -v")
 
 
+def test_quiet_is_handed_on(dev: Callable[..., Dev]) -> None:
+    assert dev("-q", "dev", "-A", "tasks").until("working").endswith(" -q")
+
+
 def test_second_dev_of_a_folder_adds_a_worker_to_the_first(dev: Callable[..., Dev]) -> None:
     first = dev()
     first.until("working")
     second = dev()
     assert "runs in this folder already" in second.until("dev    |")
-    second.until("working")
+    assert f"-n worker-{second.process.pid}@%h" in second.until("working")
     assert second.end(signal.SIGINT) == 130
     assert not any("broker stopped" in line for line in second.lines)
     assert first.process.poll() is None
@@ -175,7 +179,9 @@ def test_broker_that_dies_stops_the_rest_and_is_named(dev: Callable[..., Dev]) -
         "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
         "s.accept(); s.accept(); sys.exit(7)"
     )
-    Path("worker.txt").write_text("import socket; socket.socket(socket.AF_UNIX).connect('.chervil/broker.sock')")
+    Path("worker.txt").write_text(
+        "import socket; socket.socket(socket.AF_UNIX).connect('.chervil/broker.sock')"
+    )
     running = dev()
     assert running.code() == 1
     assert "dev    | the broker exited with code 7; stopping" in running.lines

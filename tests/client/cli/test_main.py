@@ -56,9 +56,12 @@ def test_help_of_a_verb_is_shown(chervil: Run, verb: str) -> None:
     ("line", "message"),
     [
         (["wrker"], "No such command 'wrker'. (Did you mean"),
-        (["--brokr", "x", "status"], "No such option '--brokr'. (Did you mean"),
-        (["dev", "--no-relod"], "No such option '--no-relod'. (Did you mean one of: '--no-color', '--no-reload'?)"),
-        (["dev", "--debgu"], "No such option '--debgu'. (Did you mean '--debug'?)"),
+        (["--brokr", "x", "status"], "No such option '--brokr'. Did you mean"),
+        (
+            ["dev", "--no-relod"],
+            "No such option '--no-relod'. (Did you mean one of: '--no-color', '--no-reload'?)",
+        ),
+        (["dev", "--debgu"], "No such option '--debgu'. Did you mean '--debug'?"),
         (["zzz"], "No such command 'zzz'."),
     ],
 )
@@ -90,3 +93,10 @@ def test_our_own_bug_shows_everything_and_says_whose_it_is(chervil: Run) -> None
     assert ran.code == 1
     assert "ZeroDivisionError" in ran.err
     assert "bug in Chervil" in ran.err
+
+
+def test_shell_completion_knows_the_verbs(chervil: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_CHERVIL_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "chervil hea")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert chervil().out == "plain,health\n"

@@ -27,7 +27,18 @@ from chervil.cli.processes import (
 DEADLINE = 20.0
 
 LISTEN = "import socket, signal, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print('ready'); signal.pause()"
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf')\nwhile True: signal.pause()"
+STUBBORN = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf')\nwhile True: signal.pause()"
+)
+
+PARENT = """
+import signal, sys
+from pathlib import Path
+from chervil.cli.processes import Child, Events
+show = lambda name, line: print(line, flush=True)
+child = Child('x', [sys.executable, '-c', sys.argv[1], 's'], Path.cwd(), Events(), show)
+signal.pause()
+"""
 
 
 class Starter:
@@ -107,19 +118,7 @@ def test_a_child_is_no_member_of_our_process_group(start: Starter) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, time; from pathlib import Path\n"
-            "from chervil.cli.processes import Child, Events\n"
-            "Child('x', [sys.executable, '-c', sys.argv[1], 's'], Path.cwd(), Events(), lambda n, l: print(l, flush=True))\n"
-            "time.sleep(60)",
-            LISTEN,
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-    )
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, LISTEN], cwd=tmp_path, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"ready\n"
     assert listens(tmp_path / "s")

@@ -46,6 +46,4 @@ def test_help_loads_no_verb_and_no_event_loop() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = ran.stdout.splitlines()[-1]
-    assert loaded == str(
-        ["chervil.cli.exits", "chervil.cli.common", "chervil.cli.verbs", "chervil.cli.main"]
-    )
+    assert loaded == str(["chervil.cli.exits", "chervil.cli.common", "chervil.cli.verbs", "chervil.cli.main"])

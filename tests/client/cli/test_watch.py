@@ -1,6 +1,5 @@
 """Noticing that the project's Python files changed."""
 
-import builtins
 import os
 import sys
 from pathlib import Path
@@ -17,7 +16,15 @@ DEADLINE = 20.0
 
 
 def test_source_files_leave_out_what_is_not_the_projects(tmp_path: Path) -> None:
-    for name in ("a.py", "pkg/b.py", "pkg/c.txt", ".venv/x.py", "venv/x.py", "__pycache__/x.py", "node_modules/x.py"):
+    for name in (
+        "a.py",
+        "pkg/b.py",
+        "pkg/c.txt",
+        ".venv/x.py",
+        "venv/x.py",
+        "__pycache__/x.py",
+        "node_modules/x.py",
+    ):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("")
@@ -52,14 +59,7 @@ def test_poller_looks_at_a_bounded_number_of_files(tmp_path: Path, monkeypatch: 
 
 
 def test_without_watchfiles_the_files_are_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def without(name: str, *args: Any) -> Any:
-        if name == "watchfiles":
-            raise ImportError(name)
-        return original(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "watchfiles", None)  # type: ignore[arg-type]  # makes its import fail
     monkeypatch.setattr(watching, "INTERVAL", 0.01)
     events = Events()
     assert watch(tmp_path, events) == "looking every 0.01 s"

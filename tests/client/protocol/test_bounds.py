@@ -97,6 +97,13 @@ def test_a_body_is_copied_once():
     assert allocated < 1.01 * len(payload)
 
 
+def test_text_that_is_widened_by_one_character_takes_five_times_its_bytes_at_most():
+    payload = msgpack.packb(["x" * 16_000_000 + "🌿"])
+    allocated, refused = peak(payload)
+    assert not refused
+    assert allocated < 5.1 * len(payload)
+
+
 LONG = b"x" * (VALUES_MAX + 1)
 EVERY_FORM = [
     0, 127, 128, 255, 256, 65535, 65536, 2**32, 2**63, -1, -32, -33, -128, -129, -32769, -(2**31) - 1,

@@ -1,0 +1,49 @@
+# Every target works in a fresh clone: it makes the environment that it needs in .venv.
+# PYTHON=python3.12 chooses the Python; ARGS=... is passed on to test, bench and demo.
+
+PYTHON ?= python3
+ARGS ?=
+# What runs pytest; .ci/run measures coverage by putting `coverage run -m` here.
+UNDER ?=
+
+# An environment belongs to one Python: another one makes it anew.
+MADE_WITH := $(subst /,-,$(PYTHON))
+PROJECT := .venv/.project-$(MADE_WITH)
+TOOLS := .venv/.tools-$(MADE_WITH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench venv clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(PROJECT) ## broker, workers and real tasks, to look at
+	@.venv/bin/chervil demo $(ARGS)
+
+test: $(TOOLS) ## everything in tests/
+	@.venv/bin/python -m $(UNDER) pytest $(ARGS)
+
+lint: $(TOOLS) ## ruff: rules and format
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+types: $(TOOLS) ## mypy --strict and pyright
+	@.venv/bin/mypy
+	@.venv/bin/pyright --pythonpath .venv/bin/python
+
+bench: $(PROJECT) ## every figure beside the echo limit of the same run
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+venv: $(TOOLS) ## the environment alone, for an editor
+
+clean: ## removes the environment and what tools have left
+	@rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PROJECT): pyproject.toml scripts/venv.sh
+	@scripts/venv.sh "$(PYTHON)"
+	@touch $@
+
+$(TOOLS): $(PROJECT)
+	@scripts/venv.sh "$(PYTHON)" dev
+	@touch $@

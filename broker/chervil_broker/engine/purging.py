@@ -1,0 +1,60 @@
+"""What ends tasks that no worker has: PURGE, and expiry."""
+
+from chervil.protocol.messages import Ok
+from chervil_broker.engine.queues import Queue
+from chervil_broker.engine.state import State
+from chervil_broker.engine.task import EXPIRED, QUEUED, RETRY, REVOKED, SCHEDULED, Task
+
+_WAITING = (SCHEDULED, QUEUED, RETRY)
+
+
+def purge(state: State, session: int, request: int, queues: list[str]) -> None:
+    """Revokes what is ready or held in these queues, in all where none is named; OK counts it."""
+    named = queues or list(state.queues)
+    chosen = {name: state.queues[name] for name in named if name in state.queues}
+    tasks: list[Task] = []
+    for queue in chosen.values():
+        tasks += _drain(state, queue)
+    if any(queue.scheduled for queue in chosen.values()):
+        held = [task for task in state.deadlines.held() if task.queue in chosen]
+        for task in held:
+            state.leave(task)
+        tasks += held
+    for task in tasks:
+        state.finish(task, REVOKED)
+    for queue in chosen.values():
+        state.retire(queue)
+    state.counters["revoked"] += len(tasks)
+    if tasks:
+        state.record("revoke", [task.id for task in tasks])
+    state.effects.replies.append((session, Ok(request, len(tasks))))
+
+
+def _drain(state: State, queue: Queue) -> list[Task]:
+    tasks = queue.empty()
+    state.stages[QUEUED] -= len(tasks)
+    queue.unserved_since = None
+    return tasks
+
+
+def fire(state: State) -> None:
+    """Expires and enqueues the tasks whose time has come."""
+    due, expired = state.deadlines.fire(state.now, state.wall, state.config.timers_per_pump)
+    # Expiry first: what is both due and expired is never ready.
+    gone = [task for task in expired if task.stage in _WAITING]
+    for task in gone:
+        state.leave(task)
+        state.finish(task, EXPIRED)
+        queue = state.queues[task.queue]
+        if not queue.ready:
+            queue.unserved_since = None
+        state.retire(queue)
+    if gone:
+        state.counters["expired"] += len(gone)
+        state.record("expire", [task.id for task in gone])
+    ready = [task for task in due if task.stage in (SCHEDULED, RETRY)]
+    for task in ready:
+        state.leave(task)
+        state.enqueue(task)
+    if ready:
+        state.record("due", [task.id for task in ready])

@@ -1,0 +1,115 @@
+"""Blocking sockets with deadlines: TCP and Unix.
+
+A deadline is a `time.monotonic()` value, or None for none; where it passes, the builtin TimeoutError is
+raised. Any OSError means that the connection is of no further use.
+"""
+
+import os
+import select
+import socket
+from time import monotonic
+
+from chervil.address import BrokerURL
+
+#: What one read takes at most: some frames of results, not more than the kernel's buffer holds anyway.
+RECEIVE_SIZE = 262_144
+
+
+class Socket:
+    """A connected socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
+        self._either = select.poll()
+        self._either.register(sock, select.POLLIN | select.POLLOUT)
+        #: Bytes that the kernel took from us; 0 means that the peer cannot have seen anything.
+        self.written = 0
+
+    def send(self, data: bytes, end: float | None) -> bytes:
+        """Sends everything; returns what came in the meantime.
+
+        It reads while it cannot write: a peer that waits for us to read would else wait for ever.
+        """
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        self.written += sent
+        if sent == len(data):
+            return b""
+        view = memoryview(data)[sent:]
+        received = bytearray()
+        while view:
+            readable, writable = _wait(self._either, end)
+            if readable:
+                received += self._receive_now()
+            if writable:
+                sent = self._sock.send(view)
+                self.written += sent
+                view = view[sent:]
+        return bytes(received)
+
+    def receive(self, end: float | None) -> bytes:
+        """What comes next, at least a byte; raises ConnectionError at the end of the stream."""
+        _wait(self._readable, end)
+        return self._receive_now()
+
+    def pending(self) -> bytes:
+        """What came unasked; raises ConnectionError at the end of the stream."""
+        if not self._readable.poll(0):
+            return b""
+        return self._receive_now()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def __del__(self) -> None:
+        # A client that nobody closed is no reason for a ResourceWarning in the user's tests.
+        self._sock.close()
+
+    def _receive_now(self) -> bytes:
+        data = self._sock.recv(RECEIVE_SIZE)
+        if not data:
+            raise ConnectionResetError("the broker closed the connection")
+        return data
+
+
+def connect(url: BrokerURL, end: float) -> Socket:
+    """A socket to a broker. Raises OSError, TimeoutError at the deadline."""
+    if url.path is not None:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(_remaining(end))
+            sock.connect(os.fspath(url.path))
+        except BaseException:
+            sock.close()
+            raise
+        return Socket(sock)
+    assert url.host is not None
+    assert url.port is not None
+    sock = socket.create_connection((url.host, url.port), timeout=_remaining(end))
+    # A request is one small frame and waits for its answer: nothing to be gained by holding it back.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Socket(sock)
+
+
+def _remaining(end: float) -> float:
+    left = end - monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+def _wait(poll: select.poll, end: float | None) -> tuple[bool, bool]:
+    """(readable, writable) once either is so; errors count as readable. Raises TimeoutError."""
+    while True:
+        timeout = None if end is None else max(0.0, (end - monotonic()) * 1000)
+        ready = poll.poll(timeout)
+        if ready:
+            events = ready[0][1]
+            return bool(events & ~select.POLLOUT), bool(events & select.POLLOUT)
+        if end is not None and monotonic() >= end:
+            raise TimeoutError("the deadline has passed")

@@ -1,0 +1,141 @@
+import pytest
+
+from chervil.protocol import Stage, TaskOption
+from chervil_broker.engine.publishing import LATER
+from chervil_broker.engine.task import TASK_OVERHEAD
+from tests.broker.engine.rig import MS, SECOND, Rig
+
+
+def test_confirms_and_records_what_came():
+    rig = Rig()
+    rows = [rig.row("a"), rig.row("b", queue="other", priority=3)]
+    confirm = rig.publish(*rows)
+    assert (confirm.accepted, confirm.exceptions) == (2, None)
+    assert rig.pump().records == [("tick", rig.now, rig.wall), ("publish", rows)]
+    assert rig.engine.stats()["memory"]["bytes"] == 2 * (100 + TASK_OVERHEAD)
+
+
+def test_known_id_is_a_duplicate_in_any_stage_and_in_one_batch():
+    rig = Rig()
+    worker = rig.worker("q", credit=9)
+    confirm = rig.publish("a", "a", "b")
+    assert confirm.accepted == 3
+    assert [row[:2] for row in confirm.exceptions] == [[1, "DUPLICATE"]]
+    rig.succeed(worker, *rig.lease())
+    assert rig.stage("a") == Stage.SUCCESS
+    again = rig.publish("a")
+    assert [row[:2] for row in again.exceptions] == [[0, "DUPLICATE"]]
+    effects = rig.pump()
+    assert "publish" not in [record[0] for record in effects.records]
+    assert len(rig.live) == 2  # the two results
+    assert rig.engine.stats()["counters"]["duplicates"] == 2
+
+
+def test_full_broker_refuses_says_what_to_do_and_takes_again_when_there_is_room():
+    rig = Rig(memory_limit=2 * (TASK_OVERHEAD + 100))
+    worker = rig.worker("q")
+    confirm = rig.publish("a", "b", "c")
+    assert confirm.accepted == 2
+    ((index, code, message),) = confirm.exceptions
+    assert (index, code) == (2, "FULL")
+    assert "--max-memory" in message
+    rig.engine.credit(worker, 1)
+    rig.succeed(worker, *rig.lease())
+    assert rig.publish("c").exceptions is None
+    assert rig.engine.stats()["counters"]["refused"] == 1
+
+
+def test_body_over_the_limit_is_refused_with_what_to_do():
+    rig = Rig(body_limit=100)
+    ((index, code, message),) = rig.publish("a", rig.row("b", size=101)).exceptions
+    assert (index, code) == (1, "BODY_TOO_LARGE")
+    assert "--body-limit" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({TaskOption.DELAY_MS: 1, TaskOption.DUE_AT: 1}, "BAD_TASK"),
+        ({TaskOption.EXPIRES_MS: 1, TaskOption.EXPIRES_AT: 1}, "BAD_TASK"),
+        ({TaskOption.INPUTS: 1}, "NOT_IMPLEMENTED"),
+        ({TaskOption.EARLY_ACK: True}, "NOT_IMPLEMENTED"),
+        ({TaskOption.FAIL_ON_LOST: True}, "NOT_IMPLEMENTED"),
+        ({TaskOption.TIME_LIMIT_MS: 5}, "NOT_IMPLEMENTED"),
+        ({TaskOption.SOFT_TIME_LIMIT_MS: 5}, "NOT_IMPLEMENTED"),
+        ({TaskOption.ON_SUCCESS: [["x", 0]]}, "NOT_IMPLEMENTED"),
+        ({TaskOption.ON_FAILURE: ["x"]}, "NOT_IMPLEMENTED"),
+        ({TaskOption.UNIQUE_KEY: "k"}, "NOT_IMPLEMENTED"),
+        ({TaskOption.LIMIT_KEY: "k"}, "NOT_IMPLEMENTED"),
+    ],
+)
+def test_refused_row_names_its_reason_and_leaves_the_others_alone(options, code):
+    rig = Rig()
+    confirm = rig.publish("a", rig.row("b", options={int(key): value for key, value in options.items()}), "c")
+    assert confirm.accepted == 2
+    ((index, given, message),) = confirm.exceptions
+    assert (index, given) == (1, code)
+    if code == "NOT_IMPLEMENTED":
+        (option,) = options
+        assert f"option {option.value} ({LATER[option]})" in message
+    rig.pump()
+    assert rig.stage("b") == Stage.UNKNOWN
+    assert len(rig.live) == 2
+
+
+def test_later_options_that_ask_for_nothing_are_taken():
+    rig = Rig()
+    options = {
+        TaskOption.INPUTS.value: 0,
+        TaskOption.EARLY_ACK.value: False,
+        TaskOption.FAIL_ON_LOST.value: False,
+        TaskOption.ON_SUCCESS.value: [],
+    }
+    assert rig.publish(rig.row("a", options=options)).exceptions is None
+    assert rig.stage("a") == Stage.QUEUED
+
+
+def test_delay_runs_on_broker_time_and_due_time_on_the_wall_clock():
+    rig = Rig()
+    worker = rig.worker("q", credit=9)
+    rig.publish(
+        rig.row("delayed", options={TaskOption.DELAY_MS.value: 1000}),
+        rig.row("due", options={TaskOption.DUE_AT.value: rig.wall // MS + 1000}),
+        rig.row("past", options={TaskOption.DUE_AT.value: 1}),
+        rig.row("now", options={TaskOption.DELAY_MS.value: 0}),
+    )
+    assert rig.ids(worker) == ["past", "now"]
+    assert rig.engine.next_timer()[1] == rig.wall + SECOND
+    rig.advance(0, wall=SECOND)
+    assert rig.ids(worker) == ["due"]
+    rig.advance(SECOND, wall=-SECOND)
+    effects = rig.pump()
+    assert [task.id for _, tasks in effects.grants for task in tasks] == ["delayed"]
+    assert ("due", ["delayed"]) in effects.records
+
+
+def test_due_task_goes_to_the_end():
+    rig = Rig()
+    rig.publish(rig.row("delayed", options={TaskOption.DELAY_MS.value: 1}), "early")
+    rig.advance(MS)
+    rig.pump()
+    rig.publish("late")
+    rig.worker("q", credit=9)
+    assert rig.ids() == ["early", "delayed", "late"]
+
+
+def test_retries_start_where_the_application_says():
+    rig = Rig()
+    rig.worker("q", credit=1)
+    rig.publish(rig.row("a", options={TaskOption.RETRIES.value: 4}))
+    assert [task.retries for task in rig.lease()] == [4]
+
+
+def test_tasks_of_one_class_share_its_strings():
+    rig = Rig()
+    rig.publish(
+        rig.row("a", name="".join(["a", "dd"]), queue="".join(["q", "q"])),
+        rig.row("b", name="".join(["ad", "d"]), queue="".join(["qq"])),
+    )
+    first, second = rig.engine._state.tasks.values()
+    assert first.name is second.name
+    assert first.queue is second.queue

@@ -1,0 +1,117 @@
+"""`chervil demo`: what it shows, and that it leaves nothing behind when something goes wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chervil.cli import demo, demo_tasks
+from chervil.cli.demo import library_files
+from tests.client.cli.conftest import Ran
+
+DEADLINE = 30.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the demo makes its temporary folder; empty when it has ended."""
+    here = tmp_path / "t"
+    here.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    monkeypatch.setenv("TMPDIR", str(here))
+    return here
+
+
+def start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "chervil.cli", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def test_the_library_is_parsed_without_its_tests_and_what_was_installed(tmp_path: Path) -> None:
+    for name in ("ast.py", "json/tool.py", "test/x.py", "json/tests/x.py", "site-packages/x.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("")
+    assert library_files(tmp_path) == [tmp_path / "ast.py", tmp_path / "json" / "tool.py"]
+
+
+def test_functions_are_counted_and_the_longest_named(tmp_path: Path) -> None:
+    source = tmp_path / "x.py"
+    source.write_text("def a():\n    def b():\n        pass\n\nasync def c():\n    pass\n")
+    assert demo_tasks.longest_functions(str(source)) == (3, [(3, "a", 1), (2, "c", 5), (2, "b", 2)])
+    assert demo_tasks.nothing() is None
+
+
+def test_a_broker_that_does_not_start_is_shown_with_its_lines(
+    chervil: Callable[..., Ran], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        demo, "broker_command", lambda path: [sys.executable, "-c", "print('no room'); raise SystemExit(3)"]
+    )
+    ran = chervil("demo")
+    assert ran.code == 1
+    assert "the demo does not work here: the broker does not answer" in ran.err
+    assert "broker | no room" in ran.err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.e2e
+def test_a_worker_that_dies_is_shown_with_its_lines(
+    chervil: Callable[..., Ran], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        demo, "worker_command", lambda *args: [sys.executable, "-c", "print('no hands'); raise SystemExit(3)"]
+    )
+    ran = chervil("demo")
+    assert ran.code == 1
+    assert "the worker is gone" in ran.err
+    assert "worker | no hands" in ran.err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.e2e
+def test_a_worker_that_does_nothing_is_not_waited_for_for_ever(
+    chervil: Callable[..., Ran], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PATIENCE", 0.5)
+    monkeypatch.setattr(
+        demo, "worker_command", lambda *args: [sys.executable, "-c", "import signal; signal.pause()"]
+    )
+    ran = chervil("demo")
+    assert ran.code == 1
+    assert "no result came for 0.5 s" in ran.err
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_takes_everything_with_it(folder: Path, number: int) -> None:
+    running = start()
+    assert running.stdout is not None
+    assert running.stdout.readline().startswith("Parsing Python")
+    running.send_signal(number)
+    _, err = running.communicate(timeout=DEADLINE)
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.e2e
+def test_it_shows_ten_functions_a_figure_and_what_to_try_next(folder: Path) -> None:
+    running = start()
+    out, err = running.communicate(timeout=DEADLINE)
+    assert (running.returncode, err) == (0, "")
+    lines = out.splitlines()
+    heading = lines.index(next(line for line in lines if line.startswith("LINES  FUNCTION")))
+    assert lines[heading + 11] == ""
+    assert "tasks/s" in out
+    assert "chervil -A tasks dev" in out
+    assert list(folder.iterdir()) == []

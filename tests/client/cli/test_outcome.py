@@ -1,0 +1,131 @@
+"""What came of a task: stdout, stderr and the exit code."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chervil.client import Status
+from chervil.failure import failure_body
+from chervil.protocol import Info, Stage
+from chervil.serialization import encode
+from tests.client.cli.conftest import Broker, Ran
+
+Run = Callable[..., Ran]
+ID = "7b0b0c2e-5f5e-4b43-9a53-0f3e6f3c0a11"
+
+
+def success(value: Any) -> Status:
+    return Status(ID, Stage.SUCCESS, "json", encode("json", value), {})
+
+
+def failure(stage: Stage, exc: Exception, traceback: str | None = None) -> Status:
+    return Status(ID, stage, "failure", failure_body(exc, ID, "tasks.add", traceback=traceback), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5, "5"), ("a text", "a text"), (None, "null"), ({"a": [1, True]}, '{"a": [1, true]}'), ("", "")],
+)
+def test_a_result_is_printed_as_json_and_text_as_it_is(
+    chervil: Run, broker: Broker, value: Any, text: str
+) -> None:
+    broker.statuses = [success(value)]
+    assert chervil("result", ID) == Ran(0, f"{text}\n", "")
+
+
+def test_an_ignored_result_is_null(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.SUCCESS, None, None, {})]
+    assert chervil("result", ID) == Ran(0, "null\n", "")
+
+
+def test_a_failed_task_is_1_and_its_traceback_goes_to_stderr(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [
+        failure(Stage.FAILURE, ValueError("bad"), "Traceback ...\n  line 3\nValueError: bad\n")
+    ]
+    ran = chervil("result", ID)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"Traceback ...\n  line 3\nValueError: bad\nTask tasks.add[{ID}] ended as FAILURE.\n"
+
+
+def test_a_dead_task_without_a_traceback_is_told_in_a_line(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [failure(Stage.DEAD, RuntimeError("SIGKILL, 3 times"))]
+    ran = chervil("result", ID)
+    assert ran.code == 1
+    assert ran.err == f"Task tasks.add[{ID}] ended as DEAD: builtins.RuntimeError: SIGKILL, 3 times\n"
+
+
+@pytest.mark.parametrize("stage", [Stage.REVOKED, Stage.EXPIRED])
+def test_a_task_that_never_ran_is_1(chervil: Run, broker: Broker, stage: Stage) -> None:
+    broker.statuses = [Status(ID, stage, None, None, {})]
+    assert chervil("result", ID) == Ran(1, "", f"Task {ID} ended as {stage.name}.\n")
+
+
+def test_an_unknown_id_is_69_and_names_the_broker_and_where_its_url_came_from(
+    chervil: Run, broker: Broker
+) -> None:
+    broker.statuses = [Status(ID, Stage.UNKNOWN, None, None, {})]
+    ran = chervil("result", ID)
+    assert ran.code == 69
+    assert ran.err.startswith(f"Error: chervil://127.0.0.1:2437 (from default) knows no task {ID}.")
+    assert "another broker (-b URL)" in ran.err
+
+
+def test_an_evicted_result_is_69(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.EVICTED, None, None, {})]
+    ran = chervil("result", ID)
+    assert ran.code == 69
+    assert "dropped to make room" in ran.err
+
+
+def test_a_task_that_has_not_ended_is_124_and_says_where_it_is(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.SCHEDULED, None, None, {Info.DUE_IN_MS: 1500})]
+    assert chervil("result", ID) == Ran(124, "", f"Task {ID}: scheduled; due in 1.5 s\n")
+    assert broker.waited == []
+
+
+def test_waiting_in_vain_says_why_and_gives_up_after_the_timeout(chervil: Run, broker: Broker) -> None:
+    info: dict[int, Any] = {Info.QUEUE: "mail", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 2000}
+    broker.statuses = [Status(ID, Stage.QUEUED, None, None, info)]
+    ran = chervil("result", ID, "--wait", "--timeout", "3")
+    assert ran.code == 124
+    assert broker.waited == [3.0]
+    assert ran.err.splitlines() == [
+        "queued for 2 s; no worker consumes 'mail'; start one: chervil -A MODULE worker -Q mail",
+        f"Task {ID}: queued for 2 s; no worker consumes 'mail'; gave up after 3 s",
+    ]
+    assert len(chervil("result", ID, "--wait", "-q").err.splitlines()) == 1
+
+
+def test_busy_workers_are_no_reason_to_start_one(chervil: Run, broker: Broker) -> None:
+    info: dict[int, Any] = {Info.QUEUE: "default", Info.WAITING_FOR: "no_credit"}
+    broker.statuses = [Status(ID, Stage.QUEUED, None, None, info)]
+    assert "start one" not in chervil("result", ID, "--wait").err
+
+
+def test_json_has_the_result_or_the_error(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [success([1])]
+    assert json.loads(chervil("result", ID, "--json").out) == {"id": ID, "stage": "SUCCESS", "result": [1]}
+    broker.statuses = [failure(Stage.FAILURE, ValueError("bad"), "Traceback")]
+    ran = chervil("result", ID, "--json")
+    assert (ran.code, ran.err) == (1, "")
+    assert json.loads(ran.out)["error"] == {
+        "kind": "exception",
+        "type": "builtins.ValueError",
+        "message": "bad",
+        "traceback": "Traceback",
+    }
+
+
+def test_timeout_without_wait_is_refused(chervil: Run) -> None:
+    for line in (["result", ID], ["call", "tasks.add"]):
+        ran = chervil(*line, "--timeout", "3")
+        assert ran.code == 2
+        assert "it goes with --wait" in ran.err
+
+
+def test_what_can_be_no_id_is_refused(chervil: Run, broker: Broker) -> None:
+    ran = chervil("result", "x" * 200)
+    assert ran.code == 2
+    assert "a task id is 1 to 128 bytes" in ran.err

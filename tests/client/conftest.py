@@ -1,0 +1,36 @@
+"""Fixtures of the client's tests: a fake broker, an app that talks to it, and no trace of either after."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chervil import Chervil, current
+from tests.client.fakes import FakeBroker
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No broker, token or app of the machine, or of another test, is found."""
+    for name in ("CHERVIL_BROKER_URL", "CHERVIL_TOKEN", "CHERVIL_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(current, "_current", None)
+    monkeypatch.setattr(current, "_default", None)
+    monkeypatch.setattr(current, "shared", [])
+    monkeypatch.setattr(current, "finalized", type(current.finalized)())
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[FakeBroker]:
+    fake = FakeBroker(tmp_path / "broker.sock")
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def app(broker: FakeBroker) -> Iterator[Chervil]:
+    made = Chervil("tests", broker=str(broker.url))
+    yield made
+    made.close()

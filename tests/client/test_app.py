@@ -1,0 +1,183 @@
+import pickle
+import sys
+import types
+
+import pytest
+
+from chervil import Chervil, current_app, shared_task
+from chervil.address import BrokerURL, Found
+from chervil.exceptions import ImproperlyConfigured, OperationalError
+from chervil.task import AsyncTask
+
+
+def test_task_works_with_and_without_parentheses():
+    app = Chervil("x")
+
+    @app.task
+    def one(): ...
+
+    @app.task()
+    def two(): ...
+
+    @app.task(name="three")
+    def other(): ...
+
+    assert list(app.tasks) == [f"{__name__}.one", f"{__name__}.two", "three"]
+
+
+def made_in_main(app, monkeypatch, file):
+    main = types.ModuleType("__main__")
+    if file:
+        main.__file__ = file
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+    def run(): ...
+
+    run.__module__ = "__main__"
+    return app.task(run).name
+
+
+@pytest.mark.parametrize(
+    ("main", "file", "name"),
+    [("shop", "/x/tasks.py", "shop.run"), (None, "/x/tasks.py", "tasks.run"), (None, None, "__main__.run")],
+)
+def test_tasks_of_a_script_get_a_name_that_workers_know(monkeypatch, main, file, name):
+    assert made_in_main(Chervil(main), monkeypatch, file) == name
+
+
+def test_two_functions_cannot_have_one_name():
+    app = Chervil("x")
+
+    @app.task(name="t")
+    def one(): ...
+
+    with pytest.raises(ValueError, match="two tasks are named 't'"):
+
+        @app.task(name="t")
+        def two(): ...
+
+
+def test_the_same_function_again_takes_its_place():
+    app = Chervil("x")
+
+    def make():
+        def run(): ...
+
+        return app.task(run)
+
+    make()
+    second = make()
+    assert app.tasks[second.name] is second
+
+
+@pytest.mark.parametrize("thing", [5, int])
+def test_only_functions_are_tasks(thing):
+    with pytest.raises(TypeError, match="a task is made of a function"):
+        Chervil("x").task(thing)
+
+
+def test_async_functions_are_async_tasks():
+    @Chervil("x").task
+    async def run(): ...
+
+    assert type(run) is AsyncTask
+
+
+def test_a_shared_task_belongs_to_every_app():
+    first = Chervil("first")
+    first.finalize()
+
+    @shared_task(queue="q")
+    def run(): ...
+
+    second = Chervil("second")
+    assert first.tasks[run.name].app is first
+    assert second.tasks[run.name].app is second
+    assert second.tasks[run.name].queue == "q"
+    assert run.app is second
+    first.set_current()
+    assert run.app is first
+    assert run() is None
+
+
+def test_an_apps_own_task_wins_over_a_shared_one():
+    @shared_task(name="t")
+    def shared(): ...
+
+    app = Chervil("x")
+
+    @app.task(name="t")
+    def own(): ...
+
+    assert app.tasks["t"] is own
+
+
+def test_a_bound_shared_task():
+    @shared_task(bind=True)
+    def run(self):
+        return self.app
+
+    app = Chervil("x")
+    assert run() is app
+    assert app.tasks[run.name]() is app
+
+
+def test_shared_tasks_refuse_unknown_options():
+    with pytest.raises(TypeError, match="@shared_task has no option"):
+        shared_task(nonsense=1)
+
+
+def test_the_newest_app_is_current_and_the_default_steps_in():
+    default = current_app.main
+    assert default is None
+    quiet = Chervil("quiet", set_as_current=False)
+    assert current_app != quiet
+    quiet.set_default()
+    assert current_app == quiet
+    newest = Chervil("newest")
+    assert current_app.main == "newest"
+    assert repr(current_app) == "<current_app: <Chervil newest>>"
+    assert hash(current_app) == hash(newest)
+    current_app.main = "renamed"
+    assert newest.main == "renamed"
+    assert repr(Chervil()) == "<Chervil (no name)>"
+
+
+def test_settings_come_with_the_app():
+    app = Chervil("x", broker="chervil://h", include=["a"], task_default_queue="q")
+    assert (app.conf.broker_url, app.conf.include, app.conf.task_default_queue) == (
+        "chervil://h",
+        ("a",),
+        "q",
+    )
+    with pytest.raises(ImproperlyConfigured):
+        Chervil("x", broker="amqp://h")
+
+
+def test_includes_are_imported(tmp_path, monkeypatch):
+    (tmp_path / "included_here.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    Chervil("x", include=["included_here"]).import_includes()
+    assert sys.modules.pop("included_here").x == 1
+
+
+def test_a_new_url_is_a_new_client(app, broker):
+    before = app.client
+    assert app.client is before
+    app.conf.broker_url = "chervil://127.0.0.1:1"
+    assert app.client is not before
+    app.use_broker(Found(broker.url, "flag --broker"))
+    assert app.client.found.source == "flag --broker"
+    assert app.client.stats() == {"version": "0"}
+
+
+def test_a_wrong_url_in_the_environment_is_an_operational_error(monkeypatch):
+    monkeypatch.setenv("CHERVIL_BROKER_URL", "amqp://h")
+    with pytest.raises(OperationalError, match="environment CHERVIL_BROKER_URL"):
+        _ = Chervil("x").client
+
+
+def test_results_of_an_app_can_be_pickled(app):
+    result = app.AsyncResult("abc")
+    assert pickle.loads(pickle.dumps(result)) == result
+    assert BrokerURL.parse(str(app.client.found.url)) == app.client.found.url

@@ -1,0 +1,59 @@
+import builtins
+import pickle
+from datetime import UTC, datetime
+
+import pytest
+
+from chervil import exceptions
+from chervil.exceptions import (
+    MaxRetriesExceededError,
+    NotRegistered,
+    PublishRefused,
+    PublishUnconfirmed,
+    RemoteError,
+    Retry,
+)
+
+
+@pytest.mark.parametrize("name", [n for n in exceptions.__all__ if n != "Retry"])
+def test_every_error_is_a_chervil_error(name):
+    assert issubclass(getattr(exceptions, name), exceptions.ChervilError)
+
+
+def test_timeout_is_the_builtin_one_too():
+    assert issubclass(exceptions.TimeoutError, builtins.TimeoutError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PublishRefused(["a"], "FULL", "no room"),
+        PublishUnconfirmed(["a", "b"], "cut"),
+        RemoteError("m.C", "text", ["x"]),
+        Retry("later", ValueError("x"), 5.0),
+        NotRegistered("tasks.add"),
+        MaxRetriesExceededError("enough"),
+    ],
+)
+def test_errors_can_be_pickled(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+
+
+def test_messages_name_the_tasks():
+    assert str(PublishRefused(["a"], "FULL", "no room")) == "task a not stored: FULL: no room"
+    assert str(PublishRefused(["a", "b"], "FULL", "no room")).startswith("2 tasks (a ...) not stored")
+    assert "no task" in str(PublishUnconfirmed([]))
+    assert "(cut)" in str(PublishUnconfirmed(["a"], "cut"))
+    assert str(RemoteError("m.C")) == "m.C"
+    assert str(NotRegistered("tasks.add")) == "tasks.add"
+
+
+def test_retry_says_when():
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    assert str(Retry()) == "Retry later"
+    assert str(Retry(when=3)) == "Retry in 3s"
+    assert str(Retry(when=at)) == f"Retry at {at}"
+    assert str(Retry(exc=ValueError("x"), when=3)) == "Retry in 3s: ValueError('x')"
+    assert str(Retry("as told")) == "as told"

@@ -1,0 +1,347 @@
+import logging
+import pickle
+import threading
+import time
+
+import pytest
+
+from chervil import AsyncResult, Chervil, EagerResult, client, exceptions, watching
+from chervil.exceptions import (
+    AccessRefused,
+    DecodeError,
+    OperationalError,
+    RemoteError,
+    TaskRevokedError,
+    UnknownTask,
+    WorkerLostError,
+)
+from chervil.failure import failure_body
+from chervil.protocol import FAILURE_CODEC, Code, FailureRecord, Info, Stage
+from chervil.protocol import messages as m
+
+ID = "3d56f326-34df-4540-ab63-1408aa5b92e4"
+WIRE = bytes.fromhex(ID.replace("-", ""))
+
+
+@pytest.fixture
+def result(app, broker):
+    broker.rows[WIRE] = []
+    return app.AsyncResult(ID)
+
+
+def finish(broker, stage, codec=None, body=None):
+    broker.statuses[WIRE] = [WIRE, int(stage), codec, body, None]
+
+
+def at(broker, stage, info):
+    broker.statuses[WIRE] = [WIRE, int(stage), None, None, info]
+
+
+def test_get_returns_what_is_there(result, broker):
+    finish(broker, Stage.SUCCESS, "json", b'{"a":1}')
+    assert result.get() == {"a": 1}
+    assert broker.counts["Watch"] == 1
+
+
+def test_get_waits_for_the_push_and_does_not_poll(result, broker):
+    def later():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.finish(WIRE, Stage.SUCCESS, "json", b"5")
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    assert result.get(timeout=10) == 5
+    thread.join(10)
+    assert (broker.counts["Watch"], broker.counts["Query"]) == (1, 0)
+
+
+def test_a_result_once_received_is_kept(result, broker):
+    finish(broker, Stage.SUCCESS, "json", b"5")
+    assert result.get() == 5
+    before = sum(broker.counts.values())
+    assert (result.get(), result.state, result.stage, result.result, result.ready()) == (
+        5,
+        "SUCCESS",
+        "SUCCESS",
+        5,
+        True,
+    )
+    assert sum(broker.counts.values()) == before
+
+
+def test_an_ignored_result_is_none(result, broker):
+    finish(broker, Stage.SUCCESS)
+    assert result.get() is None
+
+
+def test_the_real_exception_comes_back_with_the_remote_traceback(result, broker):
+    finish(
+        broker, Stage.FAILURE, FAILURE_CODEC, failure_body(KeyError("k"), ID, "t", traceback="File remote.py")
+    )
+    with pytest.raises(KeyError) as caught:
+        result.get()
+    assert "File remote.py" in caught.value.__notes__[0]
+    assert isinstance(result.get(propagate=False), KeyError)
+    assert isinstance(result.result, KeyError)
+    assert result.traceback == "File remote.py"
+    assert result.failed()
+    assert not result.successful()
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "state"),
+    [
+        (Stage.DEAD, WorkerLostError, "FAILURE"),
+        (Stage.REVOKED, TaskRevokedError, "REVOKED"),
+        (Stage.EXPIRED, TaskRevokedError, "REVOKED"),
+        (Stage.FAILURE, RemoteError, "FAILURE"),
+        (Stage.UPSTREAM_FAILED, RemoteError, "FAILURE"),
+    ],
+)
+@pytest.mark.parametrize("with_record", [True, False])
+def test_other_ends_have_their_errors(app, result, broker, *, stage, error, state, with_record):
+    record = FailureRecord("lost", "x.Y", "signal 9", None, WIRE, "t").pack()
+    finish(broker, stage, FAILURE_CODEC if with_record else None, record if with_record else None)
+    with pytest.raises(error, match="signal 9" if with_record else ID):
+        result.get()
+    assert result.state == state
+    assert result.ready()
+    assert isinstance(app.AsyncResult(ID).result, error)
+
+
+def test_a_damaged_failure_record_is_still_a_failure(result, broker):
+    finish(broker, Stage.FAILURE, FAILURE_CODEC, b"\xc1")
+    with pytest.raises(RemoteError, match="no record"):
+        result.get()
+    assert result.traceback is None
+
+
+def test_an_unknown_id_raises_at_once(app):
+    started = time.monotonic()
+    result = app.AsyncResult("nobody")
+    with pytest.raises(UnknownTask, match="knows no task nobody"):
+        result.get(timeout=30)
+    assert time.monotonic() - started < 5
+    assert (result.state, result.stage, result.ready(), result.result) == ("UNKNOWN", "UNKNOWN", False, None)
+
+
+def test_an_evicted_result_says_so(result, broker):
+    finish(broker, Stage.EVICTED)
+    with pytest.raises(UnknownTask, match="dropped its result"):
+        result.get()
+
+
+@pytest.mark.parametrize(
+    ("stage", "state"),
+    [
+        (Stage.WAITING, "PENDING"),
+        (Stage.SCHEDULED, "PENDING"),
+        (Stage.LEASED, "PENDING"),
+        (Stage.STARTED, "STARTED"),
+        (Stage.RETRY, "RETRY"),
+    ],
+)
+def test_states_are_celerys_words(result, broker, stage, state):
+    at(broker, stage, None)
+    assert (result.state, result.status, result.stage) == (state, state, stage.name)
+    assert result.info is None
+    assert not result.ready()
+
+
+def test_a_retry_shows_its_cause(result, broker):
+    finish(broker, Stage.RETRY, FAILURE_CODEC, failure_body(ValueError("again"), ID, "t", kind="retry"))
+    assert isinstance(result.info, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("stage", "info", "words"),
+    [
+        (
+            Stage.QUEUED,
+            {Info.QUEUE: "q", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 3000},
+            "queued for 3 s; no worker consumes 'q'",
+        ),
+        (
+            Stage.QUEUED,
+            {Info.QUEUE: "q", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
+            "no worker of 'q' knows the task 't'",
+        ),
+        (Stage.QUEUED, {Info.QUEUE: "q", Info.WAITING_FOR: "no_credit"}, "all workers of 'q' are busy"),
+        (Stage.SCHEDULED, {Info.DUE_IN_MS: 1500}, "scheduled; due in 1.5 s"),
+        (Stage.STARTED, {Info.WORKER: "w@h"}, "started; w@h has it"),
+        (Stage.LEASED, {}, "leased"),
+    ],
+)
+def test_a_timeout_says_where_the_task_is_and_why(result, broker, stage, info, words):
+    at(broker, stage, {int(key): value for key, value in info.items()})
+    with pytest.raises(exceptions.TimeoutError) as caught:
+        result.get(timeout=0.02)
+    assert (
+        str(caught.value)
+        == f"task {ID} did not finish within 0.02 s: " + str(caught.value).split("s: ", 1)[1]
+    )
+    assert words in str(caught.value)
+    broker.wait_for(lambda: broker.counts["Unwatch"] == 1)
+
+
+def test_a_timeout_of_zero_still_asks(result, broker):
+    finish(broker, Stage.SUCCESS, "json", b"1")
+    assert result.get(timeout=0) == 1
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({Info.QUEUE: "default", Info.WAITING_FOR: "no_consumer"}, "; start one: chervil -A tests worker"),
+        (
+            {Info.QUEUE: "mail", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
+            "start one: chervil -A tests worker -Q mail",
+        ),
+        ({Info.QUEUE: "mail", Info.WAITING_FOR: "no_credit"}, "are busy"),
+    ],
+)
+def test_waiting_in_vain_is_told_once(result, broker, monkeypatch, caplog, *, info, said):
+    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
+    at(broker, Stage.QUEUED, {int(key): value for key, value in info.items()})
+    with caplog.at_level(logging.WARNING, "chervil"), pytest.raises(exceptions.TimeoutError):
+        result.get(timeout=0.2)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"task {ID}: queued")
+    assert record.getMessage().endswith(said)
+
+
+def test_a_task_that_runs_is_waited_for_in_silence(result, broker, monkeypatch, caplog):
+    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
+    at(broker, Stage.STARTED, {})
+    with pytest.raises(exceptions.TimeoutError):
+        result.get(timeout=0.1)
+    assert caplog.records == []
+
+
+def test_a_broken_connection_watches_again(result, broker):
+    def run():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.cut_all()
+        broker.wait_for(lambda: broker.counts["Watch"] == 2)
+        broker.finish(WIRE, Stage.SUCCESS, "json", b"7")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert result.get(timeout=10) == 7
+    thread.join(10)
+
+
+def test_a_broker_that_says_goodbye_is_watched_again(result, broker):
+    def goodbye(peer, message):
+        broker.scripts.clear()
+        peer.send(m.Status(message.request, [broker.status(id_) for id_ in message.ids]))
+        peer.send(m.Goodbye(Code.SHUTDOWN))
+        finish(broker, Stage.SUCCESS, "json", b"8")
+        return True
+
+    broker.scripts[m.Watch] = goodbye
+    assert result.get(timeout=10) == 8
+
+
+def test_a_broker_lost_while_waiting_ends_in_the_last_thing_known(result, broker):
+    def run():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.scripts[m.Hello] = lambda peer, message: peer.cut() or True
+        broker.cut_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    with pytest.raises(exceptions.TimeoutError, match="queued"):
+        result.get(timeout=0.5)
+    thread.join(10)
+
+
+def test_a_broker_that_breaks_before_its_first_answer_is_an_error(result, broker):
+    broker.scripts[m.Watch] = lambda peer, message: peer.cut() or True
+    with pytest.raises(OperationalError, match="lost the broker"):
+        result.get(timeout=0.3)
+
+
+def test_no_broker_at_all_is_an_error_at_once(tmp_path):
+    app = Chervil("x", broker=f"chervil+unix://{tmp_path}/none.sock")
+    with pytest.raises(OperationalError):
+        app.AsyncResult(ID).get(timeout=30)
+
+
+def test_access_refused_is_not_tried_again(result, broker):
+    def deny(peer, message):
+        peer.send(m.Error(None, Code.AUTH_FAILED, "no"))
+        peer.cut()
+        return True
+
+    broker.scripts[m.Hello] = deny
+    with pytest.raises(AccessRefused):
+        result.get(timeout=30)
+
+
+def test_many_are_waited_for_at_once(app, broker):
+    broker.rows.update({"a": [], "b": []})
+    broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
+
+    def later():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.finish("b", Stage.FAILURE)
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    statuses = app.client.wait(["b", "a", "nobody"], 10)
+    thread.join(10)
+    assert [s.stage for s in statuses] == [Stage.FAILURE, Stage.SUCCESS, Stage.UNKNOWN]
+
+
+def test_only_accepted_content_is_decoded(app, result, broker):
+    app.conf.accept_content = ["json"]
+    finish(broker, Stage.SUCCESS, "msgpack", b"\1")
+    with pytest.raises(DecodeError):
+        result.get()
+
+
+def test_waiting_threads_do_not_stop_publishing(broker):
+    app = Chervil("x", broker=str(broker.url), broker_pool_limit=1)
+    for n in range(3):
+        broker.rows[str(n)] = []
+    threads = [threading.Thread(target=app.AsyncResult(str(n)).get) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    broker.wait_for(lambda: broker.counts["Watch"] == 3)
+    app.send_task("t", task_id="while waiting")
+    for n in range(3):
+        broker.finish(str(n), Stage.SUCCESS)
+    for thread in threads:
+        thread.join(10)
+    assert "while waiting" in broker.rows
+    app.close()
+
+
+def test_results_compare_by_id_and_travel(app):
+    one = app.AsyncResult(ID)
+    assert one == AsyncResult(ID)
+    assert one != ID
+    assert len({one, AsyncResult(ID)}) == 1
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert (str(one), repr(one), one.task_id) == (ID, f"<AsyncResult: {ID}>", ID)
+    assert AsyncResult(ID).app is app
+    with pytest.raises(TypeError, match="a task id is text"):
+        AsyncResult(5)
+
+
+def test_eager_results_look_the_same():
+    good, bad = EagerResult("a", 5, "SUCCESS"), EagerResult("b", ValueError("x"), "FAILURE", "tb")
+    assert (good.get(), good.state, good.ready(), good.result, good.successful()) == (
+        5,
+        "SUCCESS",
+        True,
+        5,
+        True,
+    )
+    with pytest.raises(ValueError, match="x"):
+        bad.get()
+    assert isinstance(bad.get(propagate=False), ValueError)
+    assert (bad.traceback, bad.failed(), bad.stage) == ("tb", True, "FAILURE")
+    assert pickle.loads(pickle.dumps(good)).get() == 5
+    assert client.ASK_WHY_AFTER == 2.0

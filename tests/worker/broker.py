@@ -1,0 +1,188 @@
+"""A scripted broker for worker tests: says what the test tells it to, keeps what it was told."""
+
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from chervil.protocol import Connection, Message, Side
+from chervil.protocol.limits import BODY_DEFAULT
+from chervil.protocol.messages import (
+    Complete,
+    Completed,
+    Credit,
+    Deliver,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Ok,
+    Started,
+    Subscribe,
+    Welcome,
+)
+from chervil.protocol.vocabulary import Outcome
+from chervil.serialization import encode
+
+M = TypeVar("M")
+
+#: Seconds after which a test gives up on something that should come at once.
+DEADLINE = 15.0
+
+
+def row(
+    number: int,
+    name: str,
+    *args: Any,
+    lease: int = 1,
+    options: dict[int, Any] | None = None,
+    body: bytes | None = None,
+    headers: dict[str, Any] | None = None,
+) -> list[Any]:
+    """A delivery row; `task_id(number)` is its id."""
+    body = encode("json", [list(args), {}]) if body is None else body
+    packed = encode("json", headers) if headers else None
+    return [task_id(number), lease, False, 0, 0, name, "default", 0, options, packed, "json", body]
+
+
+def task_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+class ScriptedBroker:
+    """Listens on a Unix socket, serves one connection at a time."""
+
+    def __init__(self, path: str) -> None:
+        self.url = f"chervil+unix://{path}"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._listener.settimeout(DEADLINE)
+        self.hello: Hello | None = None
+        self.subscribed: Subscribe | None = None
+        self._sock: socket.socket | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self.connection = Connection(Side.BROKER)
+        self.credit = 0
+        self.delivered = 0
+        self.rows: list[list[Any]] = []
+        self.started: list[bytes] = []
+        self.heartbeats = 0
+        self.said_goodbye = False
+        self.answers_completions = True
+        self.inbox: list[Message] = []
+        self.accepts_frames = False
+
+    def accept(self) -> Hello:
+        """Waits for a worker and its HELLO."""
+        self._start()
+        self._sock, _ = self._listener.accept()
+        self.until(lambda: self.hello_of_this_connection)
+        hello = self.inbox[0]
+        assert isinstance(hello, Hello)
+        self.hello = hello
+        return hello
+
+    @property
+    def hello_of_this_connection(self) -> bool:
+        return any(isinstance(message, Hello) for message in self.inbox)
+
+    def welcome(self, heartbeat_ms: int = 10_000, body_limit: int = BODY_DEFAULT) -> Subscribe:
+        """Says WELCOME and waits for the subscription and some credit."""
+        self.connection.accept_frames_up_to(1 << 24)
+        options = {1: "memory", 5: body_limit}
+        self.send(Welcome(1, [], b"i" * 16, b"s" * 16, b"x" * 32, False, heartbeat_ms, options))
+        self.until(lambda: self.credit > 0)
+        assert self.subscribed is not None
+        return self.subscribed
+
+    def greet(self, **options: Any) -> Subscribe:
+        self.accept()
+        return self.welcome(**options)
+
+    def deliver(self, *rows: list[Any]) -> None:
+        """Delivers within the credit, waiting for more where it must."""
+        left = list(rows)
+        while left:
+            self.until(lambda: self.credit > self.delivered)
+            batch, left = left[: self.credit - self.delivered], left[self.credit - self.delivered :]
+            self.delivered += len(batch)
+            self.send(Deliver(batch))
+
+    def deliver_anyway(self, *rows: list[Any]) -> None:
+        """Delivers rows as if there had been credit when they left."""
+        self.delivered += len(rows)
+        self.send(Deliver(list(rows)))
+
+    def send(self, *messages: Message) -> None:
+        assert self._sock is not None
+        self._sock.sendall(b"".join(self.connection.send(message) for message in messages))
+
+    def outcomes(self) -> dict[bytes, int]:
+        """What came of which task; fails when a task was completed twice under one lease."""
+        keys = [(row[0], row[1]) for row in self.rows]
+        assert len(keys) == len(set(keys)), "a task was completed twice"
+        return {row[0]: row[2] for row in self.rows}
+
+    def ran(self) -> int:
+        """How many completions say something else than RELEASE."""
+        return sum(row[2] != Outcome.RELEASE for row in self.rows)
+
+    def until(self, condition: Callable[[], Any], seconds: float = DEADLINE) -> None:
+        """Takes in what comes until `condition` holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            assert left > 0, f"waited {seconds} s in vain; last words {self.inbox[-5:]}"
+            self._take_in(left)
+
+    def until_closed(self, seconds: float = DEADLINE) -> None:
+        self.until(lambda: self._sock is None, seconds)
+
+    def hang_up(self) -> None:
+        assert self._sock is not None
+        self._sock.close()
+        self._sock = None
+
+    def stop_listening(self) -> None:
+        self._listener.close()
+
+    def close(self) -> None:
+        self._listener.close()
+        if self._sock is not None:
+            self._sock.close()
+
+    def _take_in(self, seconds: float) -> None:
+        assert self._sock is not None
+        if not select.select([self._sock], [], [], seconds)[0]:
+            return
+        try:
+            data = self._sock.recv(1 << 20)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self.hang_up()
+            return
+        for message in self.connection.receive(data):
+            self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        self.inbox.append(message)
+        if isinstance(message, Credit):
+            self.credit = message.limit
+        elif isinstance(message, Complete):
+            self.rows += message.tasks
+            if self.answers_completions:
+                self.send(Completed(message.sequence))
+        elif isinstance(message, Started):
+            self.started += [started[0] for started in message.tasks]
+        elif isinstance(message, Subscribe):
+            self.subscribed = message
+            self.send(Ok(message.request))
+        elif isinstance(message, Heartbeat):
+            self.heartbeats += 1
+        elif isinstance(message, Goodbye):
+            self.said_goodbye = True
+            self.send(Goodbye("DONE"))

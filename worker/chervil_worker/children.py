@@ -1,0 +1,219 @@
+"""The link's side of its children: their sockets, and what goes in and out of them."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from typing import Protocol
+
+import msgpack
+
+from chervil.protocol import Outcome, to_text
+from chervil_worker import child, control, lifeline, log, packets
+from chervil_worker.slots import Slots, Task
+
+#: Answers read from one child in one go before the others have their turn; its socket holds the rest.
+_ANSWERS_A_TURN = 64
+
+
+class Owner(Protocol):
+    """Who is told what comes of the tasks."""
+
+    def complete(
+        self,
+        task: Task,
+        outcome: int,
+        codec: str | None,
+        body: bytes | None,
+        options: dict[int, object] | None,
+    ) -> None:
+        """A task has come to this outcome."""
+
+    def started(self, task: Task) -> None:
+        """A task runs for longer than a short one."""
+
+    def changed(self) -> None:
+        """There are tasks to hand out, or there is something to tell the broker."""
+
+
+class _Ends:
+    """Both ends of a child's socket."""
+
+    __slots__ = ("ours", "theirs")
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = packets.pair()
+        self.ours.setblocking(False)
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+class Children:
+    """The children of all slots."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        count: int,
+        nursery: socket.socket,
+        owner: Owner,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._slots = slots
+        self._nursery = nursery
+        self._owner = owner
+        self._ends: list[_Ends | None] = [None] * count
+        #: Slot -> the process id of its child, from its birth to its death.
+        self._pids: dict[int, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    def spawn(self, index: int) -> None:
+        """Asks the nursery for a child; the link keeps the child's end too, to take packets back."""
+        if self._closing:
+            return
+        ends = _Ends()
+        self._ends[index] = ends
+        self._slots.starting(index)
+        self._loop.add_reader(ends.ours.fileno(), self._read, index, ends)
+        # Not a socket that blocks: the nursery may just now import nothing, fork or wait, all of it short.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is noticed elsewhere
+            control.send(self._nursery, control.Spawn(index), [ends.theirs.fileno()])
+
+    def born(self, index: int, pid: int) -> None:
+        """The nursery has forked a slot's child."""
+        self._pids[index] = pid
+
+    def assign(self) -> None:
+        """Sends what the slots should have, and looks after long runs."""
+        for index, tasks in self._slots.assign(time.monotonic_ns()):
+            ends = self._ends[index]
+            assert ends is not None
+            for at, task in enumerate(tasks):
+                try:
+                    packets.send(ends.ours, task.number, task.payload, (), packets.DONT_WAIT)
+                except OSError:  # full; or the child is gone, and the nursery is about to say so
+                    self._slots.refused(index, tasks[at:])
+                    break
+        if self._timer is None:
+            self._arm()
+
+    def take_back_all(self) -> None:
+        """Everything that no child has begun is ours again."""
+        for index in range(len(self._ends)):
+            self._take_back(index)
+        self._owner.changed()
+
+    def exited(self, index: int, pid: int, status: int) -> None:
+        """A child has ended: what it answered stands, what it ran is lost, the rest is ours again."""
+        self._pids.pop(index, None)
+        ends = self._ends[index]
+        if ends is None:
+            return
+        self._read_all(index, ends)
+        unread = packets.take_back(ends.theirs)
+        self._forget(index)
+        how = f"{describe(status)} (pid {pid})" if pid else "it could not be forked"
+        lost, delay_ns = self._slots.died(index, unread, time.monotonic_ns())
+        for task in lost:
+            log.worker.error(
+                "%s[%s] lost: its process died: %s", task.name, to_text(task.id), how,
+                extra={"task_name": task.name, "task_id": to_text(task.id)},
+            )  # fmt: skip
+            self._owner.complete(task, Outcome.LOST, None, how.encode(), None)
+        if not lost and not self._closing:
+            log.worker.warning("a child died without a task: %s", how)
+        if delay_ns:
+            log.worker.warning("it is replaced in %d s, as it had taken no task at all", delay_ns // 10**9)
+            self._loop.call_later(delay_ns / 1e9, self.spawn, index)
+        else:
+            self.spawn(index)
+        self._owner.changed()
+
+    def close(self) -> None:
+        """Closes all sockets: each child ends when it has finished what it runs."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for index in range(len(self._ends)):
+            self._forget(index)
+
+    def kill(self) -> None:
+        """Kills what may be left when there is no nursery to do it."""
+        for pid in self._pids.values():
+            lifeline.kill_group(pid)
+
+    def _forget(self, index: int) -> None:
+        ends, self._ends[index] = self._ends[index], None
+        if ends is not None:
+            self._loop.remove_reader(ends.ours.fileno())
+            ends.close()
+
+    def _read(self, index: int, ends: _Ends) -> None:
+        """A child has answered."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(_ANSWERS_A_TURN):
+                self._take(index, packets.receive(ends.ours))
+        self._owner.changed()
+
+    def _read_all(self, index: int, ends: _Ends) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._take(index, packets.receive(ends.ours))
+
+    def _take(self, index: int, packet: packets.Packet | None) -> None:
+        assert packet is not None, "both ends are open here, so there is no end of file"
+        number, payload, _ = packet
+        if number == child.READY:
+            self._slots.ready(index)
+            return
+        task = self._slots.answered(index, number, time.monotonic_ns())
+        assert task is not None, "a child answers what it was sent, once"
+        self._owner.complete(task, *msgpack.unpackb(payload, strict_map_key=False))
+
+    def _take_back(self, index: int) -> None:
+        ends = self._ends[index]
+        if ends is None:
+            return
+        unread = packets.take_back(ends.theirs)
+        # What was answered while we took is no longer the child's.
+        self._read_all(index, ends)
+        self._slots.took_back(index, unread, time.monotonic_ns())
+
+    def _arm(self) -> None:
+        """Sets the timer for the next look at long runs; none while nothing runs, or all is known."""
+        due = self._slots.next_check()
+        if due is None:
+            self._timer = None
+        else:
+            self._timer = self._loop.call_later(max(0, due - time.monotonic_ns()) / 1e9, self._check)
+
+    def _check(self) -> None:
+        """Long runs keep no others waiting: what lies behind them is taken back."""
+        self._timer = None
+        for index, ends in enumerate(self._ends):
+            if ends is not None:
+                self._read_all(index, ends)
+        now = time.monotonic_ns()
+        for index in self._slots.overdue(now):
+            ends = self._ends[index]
+            assert ends is not None
+            head = self._slots.took_back(index, packets.take_back(ends.theirs), now)
+            if head is not None:
+                self._owner.started(head)
+        self._owner.changed()
+
+
+def describe(status: int) -> str:
+    """How a process ended, from what waitpid says: "SIGKILL" or "exit code 3"."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

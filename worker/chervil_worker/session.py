@@ -1,0 +1,189 @@
+"""One connection to the broker: HELLO to GOODBYE, heartbeats, one write a loop turn."""
+
+import asyncio
+from typing import Protocol, cast
+
+from chervil.address import BrokerURL
+from chervil.protocol import (
+    VERSION,
+    Connection,
+    Message,
+    RemoteProtocolError,
+    RequestRefused,
+    Side,
+    State,
+    SubscribeOption,
+)
+from chervil.protocol.limits import MISSED_HEARTBEATS
+from chervil.protocol.messages import (
+    Completed,
+    Deliver,
+    Error,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Subscribe,
+    Welcome,
+)
+from chervil.protocol.rows import DeliveryRow
+from chervil.statedir import read_token
+
+#: Seconds for a connection to be made and greeted.
+CONNECT_SECONDS = 4.0
+
+#: The only request of a session that the broker answers with OK or ERROR.
+_SUBSCRIBE = 1
+
+
+class Owner(Protocol):
+    """Who is told what comes in."""
+
+    def delivered(self, rows: list[DeliveryRow]) -> None:
+        """The broker has delivered tasks."""
+
+    def completed(self, message: Completed) -> None:
+        """The broker has answered a COMPLETE."""
+
+
+class Session(asyncio.Protocol):
+    """A session with the broker, from WELCOME on; `connect` makes one.
+
+    `ended` is done when the connection is gone, with the reason in words.
+    """
+
+    def __init__(self, owner: Owner, hello: Hello) -> None:
+        loop = asyncio.get_running_loop()
+        self.welcomed: asyncio.Future[Welcome] = loop.create_future()
+        self.ended: asyncio.Future[str] = loop.create_future()
+        self._loop = loop
+        self._owner = owner
+        self._hello = hello
+        self._connection = Connection(Side.CLIENT)
+        self._transport: asyncio.Transport | None = None
+        self._heartbeat_seconds = 0.0
+        self._sent_at = self._received_at = loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._why = "the connection was closed"
+
+    @property
+    def open(self) -> bool:
+        """Whether tasks come in and completions go out."""
+        return self._connection.state is State.READY and not self.ended.done()
+
+    def subscribe(self, queues: list[str], tasks: list[str], concurrency: int, process_id: int) -> None:
+        """Names the queues to serve and the tasks known here. Nothing is delivered without credit."""
+        options = {
+            int(SubscribeOption.CONCURRENCY): concurrency,
+            int(SubscribeOption.PROCESS_ID): process_id,
+        }
+        self.send([Subscribe(_SUBSCRIBE, queues, tasks, options)])
+
+    def send(self, messages: list[Message]) -> None:
+        """Sends messages in one write."""
+        assert self._transport is not None
+        self._transport.write(b"".join([self._connection.send(message) for message in messages]))
+        self._sent_at = self._loop.time()
+
+    async def say_goodbye(self, seconds: float) -> None:
+        """Ends the session in order, waiting up to `seconds` for the broker to agree."""
+        if self.open:
+            self.send([Goodbye("DONE")])
+            await asyncio.wait([self.ended], timeout=seconds)
+        self.close()
+
+    def close(self, why: str | None = None) -> None:
+        """Ends the connection; what was sent before still goes out."""
+        self._why = why or self._why
+        if self._transport is not None:
+            self._transport.close()
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are of no common class.
+        self._transport = cast("asyncio.Transport", transport)
+        self.send([self._hello])
+
+    def data_received(self, data: bytes) -> None:
+        self._received_at = self._loop.time()
+        try:
+            for message in self._connection.receive(data):
+                self._dispatch(message)
+        except RemoteProtocolError as error:
+            self._abort(f"the broker broke the protocol: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        why = self._why if exc is None else f"{self._why}: {exc}"
+        if not self.welcomed.done():
+            self.welcomed.set_exception(ConnectionError(why))
+        self.ended.set_result(why)
+
+    def _dispatch(self, message: Message) -> None:
+        if isinstance(message, Deliver):
+            self._owner.delivered(message.tasks)
+        elif isinstance(message, Completed):
+            self._owner.completed(message)
+        elif isinstance(message, Welcome):
+            self._heartbeat_seconds = message.heartbeat_ms / 1000
+            self._watch()
+            if not self.welcomed.done():
+                self.welcomed.set_result(message)
+        elif isinstance(message, Error):
+            self._refused(message)
+        elif isinstance(message, Goodbye):
+            self._why = f"the broker said goodbye: {message.code}" + (
+                f" ({message.message})" if message.message else ""
+            )
+            self.close()
+
+    def _refused(self, error: Error) -> None:
+        self._why = f"{error.code}: {error.message}"
+        if not self.welcomed.done():
+            self.welcomed.set_exception(RequestRefused(error.code, error.message))
+        self.close()
+
+    def _watch(self) -> None:
+        """Sends a heartbeat when half the time has passed in silence, so that one is never late."""
+        half = self._heartbeat_seconds / 2
+        now = self._loop.time()
+        silence = now - self._received_at
+        if silence > MISSED_HEARTBEATS * self._heartbeat_seconds + half:
+            self._abort(f"the broker has been silent for {silence:.1f} s")
+            return
+        if now - self._sent_at >= half and self._connection.state is State.READY:
+            self.send([Heartbeat()])
+        self._timer = self._loop.call_later(half, self._watch)
+
+    def _abort(self, why: str) -> None:
+        self._why = why
+        assert self._transport is not None
+        self._transport.abort()
+
+
+async def connect(owner: Owner, url: BrokerURL, node_name: str) -> tuple[Session, Welcome]:
+    """Connects and greets.
+
+    Raises OSError (TimeoutError among them) when the broker cannot be reached, RequestRefused when it
+    does not want us.
+    """
+    try:
+        token = read_token(url)
+    except OSError as error:
+        raise RequestRefused("AUTH_REQUIRED", f"CHERVIL_TOKEN_FILE cannot be read: {error}") from None
+    hello = Hello(VERSION, VERSION, [], node_name, token, url.vhost)
+    loop = asyncio.get_running_loop()
+    session = Session(owner, hello)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if url.path is not None:
+                await loop.create_unix_connection(lambda: session, url.path)
+            else:
+                assert url.host is not None
+                assert url.port is not None
+                await loop.create_connection(lambda: session, url.host, url.port)
+            return session, await session.welcomed
+    except BaseException:
+        session.close()
+        raise
