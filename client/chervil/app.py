@@ -1,6 +1,7 @@
 """The app: settings, tasks, and the way to the broker."""
 
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
@@ -80,6 +81,8 @@ class Chervil:
         self._found: Found | None = None
         self._client: tuple[str | None, Client] | None = None
         self._publisher: Publisher | None = None
+        #: Held while a client is made: two threads must not make two.
+        self._lock = threading.Lock()
         if set_as_current:
             self.set_current()
 
@@ -161,10 +164,14 @@ class Chervil:
         Raises OperationalError when the broker's URL, wherever it comes from, is none.
         """
         url = self.conf.broker_url
-        if self._client is None or self._client[0] != url:
-            self.close()
-            self._client = (url, self._make_client(url))
-        return self._client[1]
+        made = self._client
+        if made is None or made[0] != url:
+            with self._lock:
+                made = self._client
+                if made is None or made[0] != url:
+                    self.close()
+                    made = self._client = (url, self._make_client(url))
+        return made[1]
 
     def _make_client(self, url: str | None) -> "Client":
         from pathlib import Path

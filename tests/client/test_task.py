@@ -12,6 +12,7 @@ from chervil.current import Running, running
 from chervil.exceptions import EncodeError, PublishRefused
 from chervil.protocol import TaskOption
 from chervil.protocol.limits import BODY_MAX
+from chervil.publishing import new_wire_id, new_wire_ids
 from chervil.request import Request
 from chervil.serialization import decode
 from chervil.times import DELAY_MAX_MS
@@ -53,6 +54,14 @@ def test_delay_publishes_a_row(add, broker):
     assert str(uuid.UUID(bytes=id_)) == result.id
     assert (name, queue, priority, opts, headers, codec) == (add.name, "default", 0, None, None, "json")
     assert decode(codec, body) == [[2], {"y": 3}]
+
+
+def test_ids_are_random_uuids_of_version_4():
+    ids = [new_wire_id(), *new_wire_ids(50), new_wire_id()]
+    assert len(set(ids)) == 52
+    assert {(uuid.UUID(bytes=id_).version, uuid.UUID(bytes=id_).variant) for id_ in ids} == {
+        (4, uuid.RFC_4122)
+    }
 
 
 def test_every_option_reaches_the_wire(add, broker):

@@ -31,7 +31,7 @@ def invoke(*arguments: str, common: Common | None = None) -> Result:
 
 
 def test_flags_become_options(ran: Ran):
-    invoke(*"-c 3 -Q a,b,a -n me@%n -l info -I m1,m2 --log-format json".split())
+    invoke(*["-c", "3", "-Q", "a,b,a", "-n", "me@%n", "-l", "info", "-I", "m1,m2", "--log-format", "json"])
     assert ran.options == WorkerOptions(3, ("a", "b"), "me@%n", "INFO", ("m1", "m2"), "json")
 
 

@@ -17,7 +17,14 @@ def test_affinity_counts_where_there_is_no_quota(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("9900000 100000", 8), ("1 0", 8), ("x", 8)],
+    [
+        ("max 100000", 8),
+        ("250000 100000", 3),
+        ("50000 100000", 1),
+        ("9900000 100000", 8),
+        ("1 0", 8),
+        ("x", 8),
+    ],
 )
 def test_quota_counts_where_it_is_less(tmp_path: Path, text: str, count: int):
     (tmp_path / "cpu.max").write_text(f"{text}\n")

@@ -32,7 +32,9 @@ def test_threads_are_counted_without_proc(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_kill_group_reaches_what_a_child_has_started():
-    inner = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    inner = (
+        "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    )
     child = subprocess.Popen([sys.executable, "-c", inner], stdout=subprocess.PIPE, process_group=0)
     assert child.stdout is not None
     grandchild = os.pidfd_open(int(child.stdout.readline()))

@@ -240,9 +240,7 @@ def test_what_lies_behind_a_long_run_goes_to_the_other_slot(
     broker.deliver(*[row(n, "proj.add", n, 1) for n in range(1, 201)])
     broker.until(lambda: broker.ran() == 200)
     gate = tmp_path / "gate"
-    broker.deliver(
-        row(501, "proj.wait_for", str(gate)), *[row(n, "proj.add", n, 1) for n in range(502, 530)]
-    )
+    broker.deliver(row(501, "proj.wait_for", str(gate)), *[row(n, "proj.add", n, 1) for n in range(502, 530)])
     broker.until(lambda: len(broker.rows) == 228)
     outcomes = broker.outcomes()
     assert task_id(501) not in outcomes

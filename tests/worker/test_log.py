@@ -1,7 +1,5 @@
-import io
 import json
 import logging
-import sys
 
 import pytest
 
@@ -10,7 +8,9 @@ from chervil_worker import log
 
 @pytest.fixture(autouse=True)
 def restore():
-    before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in (log.worker, log.task)]
+    before = [
+        (logger, logger.level, logger.propagate, logger.handlers[:]) for logger in (log.worker, log.task)
+    ]
     yield
     for logger, level, propagate, handlers in before:
         logger.setLevel(level)
@@ -18,26 +18,20 @@ def restore():
         logger.handlers[:] = handlers
 
 
-@pytest.fixture
-def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    return stream
-
-
-def test_lines_go_to_stderr_once_and_the_root_logger_is_left_alone(stderr: io.StringIO):
+def test_lines_go_to_stderr_once_and_the_root_logger_is_left_alone(capsys: pytest.CaptureFixture[str]):
     root = logging.getLogger().handlers[:]
     log.set_up("text", logging.INFO)
     log.set_up("text", logging.INFO)
     log.task.info("hello")
     log.worker.debug("too fine")
-    assert stderr.getvalue().count("\n") == 1
-    assert "chervil.task  hello" in stderr.getvalue()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "chervil.task  hello" in said
     assert logging.getLogger().handlers == root
 
 
-def test_json_lines_carry_what_a_line_is_about(stderr: io.StringIO):
+def test_json_lines_carry_what_a_line_is_about(capsys: pytest.CaptureFixture[str]):
     log.set_up("json", logging.WARNING)
     log.task.error("no", extra={"task_name": "t", "task_id": "7"})
-    line = json.loads(stderr.getvalue())
+    line = json.loads(capsys.readouterr().err)
     assert (line["message"], line["task_name"], line["task_id"]) == ("no", "t", "7")

@@ -12,10 +12,7 @@ import msgpack
 
 from chervil.protocol import Outcome, to_text
 from chervil_worker import child, control, lifeline, log, packets
-from chervil_worker.slots import Slots, Task
-
-#: Answers read from one child in one go before the others have their turn; its socket holds the rest.
-_ANSWERS_A_TURN = 64
+from chervil_worker.slots import DEPTH_MAX, Slots, Task
 
 
 class Owner(Protocol):
@@ -155,25 +152,26 @@ class Children:
 
     def _read(self, index: int, ends: _Ends) -> None:
         """A child has answered."""
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(_ANSWERS_A_TURN):
-                self._take(index, packets.receive(ends.ours))
+        self._read_all(index, ends)
         self._owner.changed()
 
     def _read_all(self, index: int, ends: _Ends) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._take(index, packets.receive(ends.ours))
-
-    def _take(self, index: int, packet: packets.Packet | None) -> None:
-        assert packet is not None, "both ends are open here, so there is no end of file"
-        number, payload, _ = packet
-        if number == child.READY:
-            self._slots.ready(index)
-            return
-        task = self._slots.answered(index, number, time.monotonic_ns())
-        assert task is not None, "a child answers what it was sent, once"
-        self._owner.complete(task, *msgpack.unpackb(payload, strict_map_key=False))
+        """Takes in what the child has answered: at most all that it was sent, and its READY."""
+        now = time.monotonic_ns()
+        for _ in range(DEPTH_MAX + 1):
+            try:
+                packet = packets.receive(ends.ours)
+            except BlockingIOError:
+                return
+            assert packet is not None, "both ends are open here, so there is no end of file"
+            number, payload, _ = packet
+            if number == child.READY:
+                self._slots.ready(index)
+                continue
+            task = self._slots.answered(index, number, now)
+            assert task is not None, "a child answers what it was sent, once"
+            outcome, codec, body, options = msgpack.unpackb(payload, strict_map_key=False)
+            self._owner.complete(task, outcome, codec, body, options)
 
     def _take_back(self, index: int) -> None:
         ends = self._ends[index]

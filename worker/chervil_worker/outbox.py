@@ -48,7 +48,7 @@ class Outbox:
     def flush(self, credit: int, capacity: int) -> list[Message]:
         """The messages to send now.
 
-        `credit` is what may have been delivered in all. A raise is told when it comes to a quarter of
+        `credit` is what may have been delivered in all. A raise is told when it comes to half of
         `capacity` (what all slots may hold), so that the broker hears of it a few times a round and not at
         every task; a cut is told at once.
         """
@@ -79,7 +79,7 @@ class Outbox:
         return self._unanswered_rows + len(self._rows)
 
     def _worth(self, credit: int, capacity: int) -> bool:
-        return credit - self._credit >= max(1, capacity // 4)
+        return credit - self._credit >= max(1, capacity // 2)
 
     def _complete(self, messages: list[Message]) -> None:
         rows, self._rows = self._rows, []

@@ -22,9 +22,9 @@ from chervil.protocol import WireId
 #: started. Shorter ones are worth queueing behind, as handing them out costs about as much as they do.
 LONG_RUN_NS = 5_000_000
 
-#: How many tasks a slot may be sent at once, the one that runs included: enough that a child of no-op
-#: tasks never waits for the link (measured: more than 32 is not faster), few enough to take back quickly.
-DEPTH_MAX = 128
+#: How many tasks a slot may be sent at once, the one that runs included: enough to keep a child of no-op
+#: tasks busy for a round trip to the broker, few enough to be taken back in a fraction of a millisecond.
+DEPTH_MAX = 32
 
 #: Waiting time before a child that died without having taken a task is replaced, in nanoseconds:
 #: doubling from the first to the second. One that took a task is replaced at once.
