@@ -50,12 +50,17 @@ def task_id(number: int) -> bytes:
 
 
 class ScriptedBroker:
-    """Listens on a Unix socket, serves one connection at a time."""
+    """Listens on a Unix socket, or with no path on a TCP port; serves one connection at a time."""
 
-    def __init__(self, path: str) -> None:
-        self.url = f"chervil+unix://{path}"
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
+    def __init__(self, path: str | None = None) -> None:
+        if path is None:
+            self._listener = socket.socket()
+            self._listener.bind(("127.0.0.1", 0))
+            self.url = f"chervil://127.0.0.1:{self._listener.getsockname()[1]}"
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            self.url = f"chervil+unix://{path}"
         self._listener.listen()
         self._listener.settimeout(DEADLINE)
         self.hello: Hello | None = None

@@ -64,6 +64,13 @@ def big(size):
     return "x" * size
 
 @app.task
+def start_and_die(note):
+    process = subprocess.Popen(["sleep", "60"])
+    with open(note, "w") as file:
+        file.write(str(process.pid))
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+@app.task
 def unencodable():
     return object()
 

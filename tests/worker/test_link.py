@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from chervil.protocol import Outcome, TaskOption, unpack_failure
 from chervil.protocol.messages import Completed, Error, Goodbye
 from tests.worker.broker import DEADLINE, ScriptedBroker, row, task_id
@@ -448,3 +450,78 @@ def test_stopped_while_the_broker_is_away(start_worker: StartWorker, broker: Scr
     broker.hang_up()
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
+
+
+def test_speaks_tcp_and_shows_the_token_that_it_was_given(
+    start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CHERVIL_TOKEN", "s3cret")
+    broker = ScriptedBroker()
+    try:
+        worker = start_worker("-c", "1", url=broker.url)
+        assert broker.accept().token == "s3cret"
+        broker.welcome()
+        broker.deliver(row(1, "proj.add", 1, 2))
+        broker.until(lambda: broker.rows)
+        assert stop(worker, broker) == 0
+        assert "s3cret" not in worker.said()
+    finally:
+        broker.close()
+
+
+def test_more_bytes_than_a_childs_socket_holds_wait_in_the_link(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    start_worker("-c", "1")
+    broker.greet()
+    broker.deliver(*[row(n, "proj.add", n, 1) for n in range(1, 101)])
+    broker.until(lambda: broker.ran() == 100)
+    text = "x" * 30_000
+    broker.until(lambda: broker.credit - broker.delivered >= 16)
+    broker.deliver(*[row(n, "proj.add", text, str(n)) for n in range(101, 201)])
+    broker.until(lambda: broker.ran() == 200 or len(broker.rows) == 200)
+    done = results(broker)
+    assert all(done.get(task_id(n), text + str(n)) == text + str(n) for n in range(101, 201))
+    assert set(broker.outcomes().values()) <= {Outcome.SUCCESS, Outcome.RELEASE}
+
+
+def test_what_a_dead_task_had_started_dies_with_it(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    note = tmp_path / "note"
+    broker.deliver(row(1, "proj.start_and_die", str(note)))
+    broker.until(lambda: broker.started)
+    deadline = time.monotonic() + DEADLINE
+    while not (note.exists() and note.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    grandchild = Watched([int(note.read_text())])
+    _, (child,) = worker.tree()
+    os.kill(child, signal.SIGKILL)
+    assert grandchild.gone_within(GONE_SECONDS)
+    broker.until(lambda: broker.rows)
+    assert broker.outcomes() == {task_id(1): Outcome.LOST}
+
+
+def test_system_that_can_fork_no_more_is_tried_again_later(
+    start_worker: StartWorker, broker: ScriptedBroker, proj: Path
+):
+    (proj / "forkless.py").write_text(
+        "import errno, os\n"
+        "from proj import app\n"
+        "real = os.fork\n"
+        "def fork():\n"
+        "    os.fork = real\n"
+        "    raise OSError(errno.EAGAIN, 'no')\n"
+        "os.fork = fork\n"
+    )
+    worker = start_worker("-c", "1", module="forkless")
+    broker.accept()
+    broker.welcome()
+    broker.deliver(row(1, "proj.add", 1, 2))
+    broker.until(lambda: broker.rows)
+    assert results(broker) == {task_id(1): 3}
+    assert "no child for slot 0: Resource temporarily unavailable" in worker.said()
+    assert "could not be forked" in worker.said()

@@ -48,6 +48,16 @@ def kill_group(leader: int) -> None:
             kill(leader, signal.SIGKILL)
 
 
+def kill_leftovers(leader: int) -> None:
+    """Kills what a child's process group still holds once the child itself has been waited for.
+
+    While there is something left the number cannot be anyone else's; to be called before anything else
+    is forked.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
 def open_descriptors() -> set[int]:
     """The descriptors that are open in this process."""
     try:

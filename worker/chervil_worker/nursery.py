@@ -190,6 +190,8 @@ class Nursery:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 del self._slots[pid]
+                # Its task will run again, and should not meet what this run has started.
+                lifeline.kill_leftovers(pid)
                 control.send(self._link, control.Exited(slot, pid, status))
 
     def _end_children(self, seconds: float) -> None:

@@ -1,0 +1,90 @@
+"""The flags: that they reach the options, and that wrong ones are said in one line."""
+
+import dataclasses
+import logging
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from chervil_broker import cli
+from chervil_broker.listen import ListenError
+from chervil_broker.options import BrokerOptions
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command with a daemon that only notes its options; gives (result, options, level)."""
+
+    def run(*flags, obj=None, error=None):
+        seen = []
+
+        def daemon(options):
+            seen.append(options)
+            if error is not None:
+                raise error
+
+        levels = []
+        monkeypatch.setattr(cli, "run", daemon)
+        monkeypatch.setattr(cli, "set_up", lambda log_format, level: levels.append(level))
+        result = CliRunner().invoke(cli.broker, flags, obj=obj)
+        return result, *(seen or [None]), *(levels or [None])
+
+    return run
+
+
+def test_every_option_has_a_flag():
+    flags = {param.name for param in cli.broker.params}
+    assert flags == {field.name for field in dataclasses.fields(BrokerOptions)}
+
+
+def test_flags_reach_the_options(run):
+    flags = "--bind 127.0.0.1:1 --bind [::1]:2 --unix b.sock --memory --max-memory 64MB --body-limit 2m --loop asyncio"
+    result, options, _ = run(*flags.split(), "--log-format", "json")
+    assert result.exit_code == 0
+    assert options == BrokerOptions(
+        ("127.0.0.1:1", "[::1]:2"), "b.sock", True, 64 << 20, 2 << 20, "json", "asyncio"
+    )
+
+
+def test_without_flags_the_defaults_hold(run):
+    assert run()[1] == BrokerOptions()
+
+
+@pytest.mark.parametrize(
+    ("common", "level"),
+    [
+        (None, logging.INFO),
+        (SimpleNamespace(quiet=True, verbose=0), logging.WARNING),
+        (SimpleNamespace(quiet=False, verbose=1), logging.DEBUG),
+    ],
+)
+def test_the_common_options_set_the_level(run, common, level):
+    assert run(obj=common)[2] == level
+
+
+def test_an_address_that_cannot_be_had_is_one_line_and_exit_1(run):
+    result, *_ = run(error=ListenError("127.0.0.1:1 is in use"))
+    assert result.exit_code == 1
+    assert result.output == "Error: 127.0.0.1:1 is in use\n"
+
+
+def test_a_wrong_value_is_a_usage_error(run):
+    result, options, _ = run("--max-memory", "12")
+    assert result.exit_code == 2
+    assert options is None
+    assert "at least 1MB" in result.output
+
+
+def test_help_names_every_flag_and_says_what_it_does():
+    text = CliRunner().invoke(cli.broker, ["--help"]).output
+    for flag in (
+        "--bind HOST:PORT",
+        "--unix PATH",
+        "--memory",
+        "--max-memory SIZE",
+        "--log-format",
+        "--loop",
+    ):
+        assert flag in text
+    assert "127.0.0.1:2437" in text

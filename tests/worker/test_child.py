@@ -1,0 +1,142 @@
+"""A child's answers, without a process of its own."""
+
+import socket
+import threading
+import time
+from typing import Any
+
+import msgpack
+import pytest
+
+from chervil import Chervil
+from chervil.exceptions import Retry
+from chervil.protocol import Outcome, RetryOption, TaskOption, unpack_failure
+from chervil_worker import completion, log, packets
+from chervil_worker.child import READY, Child
+from tests.worker.broker import row
+
+LIMIT = 1000
+
+
+@pytest.fixture
+def app() -> Chervil:
+    app = Chervil("proj", set_as_current=False)
+
+    @app.task(name="add")
+    def add(x: Any, y: Any) -> Any:
+        return x + y
+
+    @app.task(name="hush", ignore_result=True)
+    def hush() -> object:
+        return object()
+
+    @app.task(name="exit")
+    def leave() -> None:
+        raise SystemExit(3)
+
+    @app.task(name="again", bind=True)
+    def again(self: Any, arg: str) -> None:
+        raise self.retry(args=[arg * 2], countdown=1, exc=ValueError("busy"))
+
+    @app.task(name="bad_retry")
+    def bad_retry() -> None:
+        raise Retry(when="soon")  # type: ignore[arg-type]
+
+    return app
+
+
+def complete(app: Chervil, *given: Any, deadline: int | None = None, **more: Any) -> completion.Parts:
+    return Child(app, "me@here").complete(row(1, *given, **more), deadline, LIMIT)
+
+
+def test_result_is_encoded_with_the_apps_serializer(app: Chervil):
+    app.conf.result_serializer = "msgpack"
+    assert complete(app, "add", 1, 2) == [Outcome.SUCCESS, "msgpack", b"\x03", None]
+
+
+def test_tasks_that_ignore_results_need_none_that_can_be_sent(app: Chervil):
+    assert complete(app, "hush") == [Outcome.SUCCESS, None, None, None]
+
+
+def test_call_decides_whether_its_result_is_kept(app: Chervil):
+    refused = complete(app, "hush", options={TaskOption.IGNORE_RESULT: False})
+    assert refused[0] == Outcome.FAILURE
+    app.conf.task_ignore_result = True
+    assert complete(app, "add", 1, 2)[2] is None
+    assert complete(app, "add", 1, 2, options={TaskOption.IGNORE_RESULT: False})[2] == b"3"
+
+
+def test_serializer_that_the_app_does_not_accept_is_refused(app: Chervil):
+    app.conf.accept_content = ("msgpack",)
+    assert unpack_failure(complete(app, "add", 1, 2)[2]).type.endswith("DecodeError")
+
+
+def test_system_exit_is_a_failure_and_not_the_end(app: Chervil):
+    assert unpack_failure(complete(app, "exit")[2]).type == "builtins.SystemExit"
+
+
+def test_retry_carries_cause_and_new_arguments(app: Chervil):
+    outcome, codec, body, options = complete(app, "again", "x")
+    assert (outcome, codec) == (Outcome.RETRY, "failure")
+    record = unpack_failure(body)
+    assert (record.kind, record.type, record.message) == ("retry", "builtins.ValueError", "busy")
+    assert options == {RetryOption.DELAY_MS: 1000, RetryOption.BODY: [None, "json", b'[["xx"],{}]']}
+
+
+def test_retry_with_arguments_over_the_limit_is_a_failure(app: Chervil):
+    record = unpack_failure(complete(app, "again", "x" * 600)[2])
+    assert record.type.endswith("EncodeError")
+    assert "--body-limit" in str(record.message)
+
+
+def test_retry_that_asks_for_what_cannot_be_is_a_failure(app: Chervil):
+    assert complete(app, "bad_retry")[0] == Outcome.FAILURE
+
+
+def test_deadline_of_the_monotonic_clock_is_kept(app: Chervil):
+    assert complete(app, "add", 1, 2, deadline=time.monotonic_ns() + 10**12)[0] == Outcome.SUCCESS
+    expired = complete(app, "add", 1, 2, deadline=time.monotonic_ns())
+    assert unpack_failure(expired[2]).kind == "expired"
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "line"),
+    [
+        ("add", (1, 2), "succeeded in 0."),
+        ("again", ("x",), "retry: Retry in 1s: ValueError('busy')"),
+        ("exit", (), "failed: SystemExit: 3"),
+        ("nowhere", (), "failed: NotRegistered: this worker has no task 'nowhere'"),
+    ],
+)
+def test_each_run_is_one_line(
+    app: Chervil, caplog: pytest.LogCaptureFixture, task: str, arguments: tuple[Any, ...], line: str
+):
+    caplog.set_level("INFO", log.task.name)
+    complete(app, task, *arguments)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{task}[00000000-0000-0000-0000-000000000001] {line}")
+    assert vars(record)["task_name"] == task
+
+
+def test_serves_packets_until_the_link_is_gone(app: Chervil):
+    link, theirs = packets.pair()
+    link.settimeout(10)
+    thread = threading.Thread(target=Child(app, "me@here").serve, args=(theirs,))
+    thread.start()
+    try:
+        ready = packets.receive(link)
+        assert ready is not None
+        assert ready.number == READY
+        for number in (5, 6):
+            packets.send(link, number, msgpack.packb((row(number, "add", number, 1), None, LIMIT)))
+        for number in (5, 6):
+            answer = packets.receive(link)
+            assert answer is not None
+            assert answer.number == number
+            assert msgpack.unpackb(answer.payload) == [1, "json", b"%d" % (number + 1), None]
+    finally:
+        link.shutdown(socket.SHUT_RDWR)
+        link.close()
+        thread.join(10)
+        theirs.close()
+    assert not thread.is_alive()
