@@ -11,6 +11,8 @@ from typing import cast
 
 import msgpack
 
+from chervil.protocol.frames import pack
+
 FRAME_BYTES = 109
 
 
@@ -53,8 +55,8 @@ def echo_server() -> Iterator[int]:
 
 def round_trips(port: int, count: int) -> list[float]:
     """Seconds of each of `count` sequential round trips of one frame of about 100 bytes."""
-    frame = msgpack.packb([16, 1, b"x" * (FRAME_BYTES - 9)])
-    frame = len(frame).to_bytes(4, "big") + frame
+    payload = pack((16, 1, b"x" * (FRAME_BYTES - 9)))
+    frame = len(payload).to_bytes(4, "big") + payload
     taken = []
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -73,5 +75,5 @@ def msgpack_round_trip(count: int = 100_000) -> float:
     row = [b"x" * 16, "benchmarks.tasks.noop", "default", 0, None, None, "json", b"x" * 100]
     start = time.perf_counter()
     for _ in range(count):
-        msgpack.unpackb(msgpack.packb(row))
+        msgpack.unpackb(pack(row))
     return (time.perf_counter() - start) / count

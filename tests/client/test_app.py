@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from chervil import Chervil, current_app, shared_task
+from chervil import Chervil
 from chervil.address import BrokerURL, Found
 from chervil.exceptions import ImproperlyConfigured, OperationalError
 from chervil.task import AsyncTask
@@ -81,66 +81,6 @@ def test_async_functions_are_async_tasks():
     async def run(): ...
 
     assert type(run) is AsyncTask
-
-
-def test_a_shared_task_belongs_to_every_app():
-    first = Chervil("first")
-    first.finalize()
-
-    @shared_task(queue="q")
-    def run(): ...
-
-    second = Chervil("second")
-    assert first.tasks[run.name].app is first
-    assert second.tasks[run.name].app is second
-    assert second.tasks[run.name].queue == "q"
-    assert run.app is second
-    first.set_current()
-    assert run.app is first
-    assert run() is None
-
-
-def test_an_apps_own_task_wins_over_a_shared_one():
-    @shared_task(name="t")
-    def shared(): ...
-
-    app = Chervil("x")
-
-    @app.task(name="t")
-    def own(): ...
-
-    assert app.tasks["t"] is own
-
-
-def test_a_bound_shared_task():
-    @shared_task(bind=True)
-    def run(self):
-        return self.app
-
-    app = Chervil("x")
-    assert run() is app
-    assert app.tasks[run.name]() is app
-
-
-def test_shared_tasks_refuse_unknown_options():
-    with pytest.raises(TypeError, match="@shared_task has no option"):
-        shared_task(nonsense=1)
-
-
-def test_the_newest_app_is_current_and_the_default_steps_in():
-    default = current_app.main
-    assert default is None
-    quiet = Chervil("quiet", set_as_current=False)
-    assert current_app != quiet
-    quiet.set_default()
-    assert current_app == quiet
-    newest = Chervil("newest")
-    assert current_app.main == "newest"
-    assert repr(current_app) == "<current_app: <Chervil newest>>"
-    assert hash(current_app) == hash(newest)
-    current_app.main = "renamed"
-    assert newest.main == "renamed"
-    assert repr(Chervil()) == "<Chervil (no name)>"
 
 
 def test_settings_come_with_the_app():

@@ -1,14 +1,11 @@
 import os
 import socket
-import threading
-import time
 
 import pytest
 
 from chervil import client as client_module
-from chervil.address import BrokerURL, Found
 from chervil.client import Client
-from chervil.exceptions import AccessRefused, OperationalError, PublishRefused, PublishUnconfirmed
+from chervil.exceptions import OperationalError, PublishRefused, PublishUnconfirmed
 from chervil.protocol import Code, Stage, limits
 from chervil.protocol import messages as m
 from chervil.statedir import token_path, write_token
@@ -43,13 +40,6 @@ def test_a_connection_is_used_again(client, broker):
     for n in range(5):
         client.publish([row(str(n))])
     assert len(broker.hellos) == 1
-
-
-def test_a_connection_broken_in_the_pool_is_replaced_silently(client, broker):
-    client.publish([row("a")])
-    broker.cut_all()
-    client.publish([row("b")])
-    assert (list(broker.rows), broker.counts["Publish"]) == (["a", "b"], 2)
 
 
 def test_many_rows_go_in_frames_that_fit(client, broker):
@@ -173,77 +163,6 @@ def test_a_duplicate_is_confirmed(client, broker):
     assert len(broker.rows) == 1
 
 
-def test_no_broker_says_where_it_looked_and_what_to_type(tmp_path):
-    started = time.monotonic()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    url = BrokerURL.parse(f"chervil://geheim@127.0.0.1:{port}")
-    with pytest.raises(OperationalError) as caught:
-        Client(Found(url, "flag --broker")).publish([row()])
-    text = str(caught.value)
-    assert f"chervil://***@127.0.0.1:{port} (flag --broker)" in text
-    assert text.endswith("start one: chervil broker")
-    assert time.monotonic() - started < 2
-    with pytest.raises(OperationalError, match="start one"):
-        Client(Found(BrokerURL("chervil+unix", path=str(tmp_path / "none")), "app")).query(["a"])
-
-
-def test_a_peer_that_says_nothing_is_named(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = BrokerURL("chervil", host="127.0.0.1", port=server.getsockname()[1])
-        with pytest.raises(OperationalError, match="does not answer"):
-            Client(Found(url, "app"), connect_timeout=0.1).stats()
-
-
-def test_a_peer_that_speaks_another_protocol_is_named(broker):
-    def http(peer, message):
-        peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        return True
-
-    broker.scripts[m.Hello] = http
-    with pytest.raises(OperationalError, match="is it a Chervil broker"):
-        Client(broker.found).stats()
-
-
-def test_tls_is_refused_plainly():
-    with pytest.raises(OperationalError, match="TLS"):
-        Client(Found(BrokerURL.parse("chervils://h"), "app")).stats()
-
-
-def test_the_token_is_found_by_the_address(tcp):
-    with pytest.raises(AccessRefused, match="CHERVIL_TOKEN_FILE"):
-        Client(tcp.found).publish([row()])
-    assert len(tcp.hellos) == 1
-    write_token(token_path(tcp.url), "right")
-    client = Client(tcp.found)
-    client.publish([row()])
-    client.close()
-    assert tcp.hellos[-1].token == "right"
-
-
-def test_on_a_unix_socket_no_token_is_sent(client, broker, monkeypatch):
-    monkeypatch.setenv("CHERVIL_TOKEN", "for another")
-    client.stats()
-    assert broker.hellos[0].token is None
-
-
-def test_a_token_file_that_cannot_be_read_is_named(tcp, monkeypatch):
-    monkeypatch.setenv("CHERVIL_TOKEN_FILE", "/nonexistent/token")
-    with pytest.raises(OperationalError, match=r"cannot read the token.*/nonexistent/token"):
-        Client(tcp.found).stats()
-
-
-def test_another_refusal_at_the_door_is_told(broker):
-    def no(peer, message):
-        peer.send(m.Error(None, Code.VERSION_UNSUPPORTED, "2 to 3"))
-        peer.cut()
-        return True
-
-    broker.scripts[m.Hello] = no
-    with pytest.raises(OperationalError, match="VERSION_UNSUPPORTED: 2 to 3"):
-        Client(broker.found).stats()
-
-
 def test_a_new_token_shut_out_after_a_send_is_unconfirmed_at_once(tcp):
     write_token(token_path(tcp.url), "right")
     client = Client(tcp.found)
@@ -321,69 +240,10 @@ def test_an_answer_that_does_not_come_ends_in_time(client, broker, monkeypatch):
         client.stats()
 
 
-def test_a_full_pool_makes_others_wait_their_turn(broker):
-    client = Client(broker.found, pool_limit=1)
-    held = threading.Event()
-    go = threading.Event()
-
-    def hold(peer, message):
-        broker.scripts.clear()
-        held.set()
-        threading.Thread(target=lambda: (go.wait(10), peer.send(broker.store(message)))).start()
-        return True
-
-    broker.scripts[m.Publish] = hold
-    first = threading.Thread(target=client.publish, args=([row("a")],))
-    first.start()
-    assert held.wait(10)
-    with pytest.raises(OperationalError, match="all 1 connections"):
-        client.publish([row("b")], deadline=0.05)
-    second = threading.Thread(target=client.publish, args=([row("c")],))
-    second.start()
-    go.set()
-    first.join(10)
-    second.join(10)
-    assert list(broker.rows) == ["a", "c"]
-    assert len(broker.hellos) == 1
-    client.close()
-
-
-def test_a_forked_child_opens_its_own_connection(client, broker):
-    client.publish([row("parent")])
-    pid = os.fork()
-    if pid == 0:
-        try:
-            client.publish([row("child")])
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
-    client.publish([row("parent again")])
-    assert list(broker.rows) == ["parent", "child", "parent again"]
-    assert len(broker.hellos) == 2
-
-
 def test_close_says_goodbye(client, broker):
     client.publish([row()])
     client.close()
     broker.wait_for(lambda: broker.counts["Goodbye"] == 1)
-
-
-def test_a_large_answer_while_sending_does_not_block(client, broker):
-    """The broker writes more than the socket holds before it reads on."""
-    big = {"text": "x" * 4_000_000}
-
-    def chatty(peer, message):
-        if peer.watched == {"told"}:
-            return False
-        peer.watched.add("told")
-        for n in range(2):
-            peer.send(m.Report(1_000_000 + n, big))
-        return False
-
-    broker.scripts[m.Publish] = chatty
-    client.publish([row(str(n), b"x" * 1_000_000) for n in range(30)], deadline=30)
-    assert len(broker.rows) == 30
 
 
 def test_a_name_of_ones_own(broker):

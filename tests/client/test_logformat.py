@@ -7,8 +7,9 @@ from chervil.logformat import line_handler
 
 def logged(log_format, *arguments, **more):
     stream = io.StringIO()
-    logger = logging.Logger("chervil.test")
-    logger.addHandler(line_handler(log_format, stream))
+    logger = logging.getLogger("chervil.test")
+    logger.propagate = False
+    logger.handlers[:] = [line_handler(log_format, stream)]
     logger.warning(*arguments, **more)
     return stream.getvalue()
 

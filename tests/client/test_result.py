@@ -1,23 +1,19 @@
-import logging
 import pickle
 import threading
 import time
 
 import pytest
 
-from chervil import AsyncResult, Chervil, EagerResult, client, exceptions, watching
+from chervil import AsyncResult, EagerResult, client, exceptions
 from chervil.exceptions import (
-    AccessRefused,
     DecodeError,
-    OperationalError,
     RemoteError,
     TaskRevokedError,
     UnknownTask,
     WorkerLostError,
 )
 from chervil.failure import failure_body
-from chervil.protocol import FAILURE_CODEC, Code, FailureRecord, Info, Stage
-from chervil.protocol import messages as m
+from chervil.protocol import FAILURE_CODEC, FailureRecord, Info, Stage
 
 ID = "3d56f326-34df-4540-ab63-1408aa5b92e4"
 WIRE = bytes.fromhex(ID.replace("-", ""))
@@ -131,23 +127,6 @@ def test_an_evicted_result_says_so(result, broker):
         result.get()
 
 
-@pytest.mark.parametrize(
-    ("stage", "state"),
-    [
-        (Stage.WAITING, "PENDING"),
-        (Stage.SCHEDULED, "PENDING"),
-        (Stage.LEASED, "PENDING"),
-        (Stage.STARTED, "STARTED"),
-        (Stage.RETRY, "RETRY"),
-    ],
-)
-def test_states_are_celerys_words(result, broker, stage, state):
-    at(broker, stage, None)
-    assert (result.state, result.status, result.stage) == (state, state, stage.name)
-    assert result.info is None
-    assert not result.ready()
-
-
 def test_a_retry_shows_its_cause(result, broker):
     finish(broker, Stage.RETRY, FAILURE_CODEC, failure_body(ValueError("again"), ID, "t", kind="retry"))
     assert isinstance(result.info, ValueError)
@@ -189,133 +168,11 @@ def test_a_timeout_of_zero_still_asks(result, broker):
     assert result.get(timeout=0) == 1
 
 
-@pytest.mark.parametrize(
-    ("info", "said"),
-    [
-        ({Info.QUEUE: "default", Info.WAITING_FOR: "no_consumer"}, "; start one: chervil -A tests worker"),
-        (
-            {Info.QUEUE: "mail", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
-            "start one: chervil -A tests worker -Q mail",
-        ),
-        ({Info.QUEUE: "mail", Info.WAITING_FOR: "no_credit"}, "are busy"),
-    ],
-)
-def test_waiting_in_vain_is_told_once(result, broker, monkeypatch, caplog, *, info, said):
-    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
-    at(broker, Stage.QUEUED, {int(key): value for key, value in info.items()})
-    with caplog.at_level(logging.WARNING, "chervil"), pytest.raises(exceptions.TimeoutError):
-        result.get(timeout=0.2)
-    (record,) = caplog.records
-    assert record.getMessage().startswith(f"task {ID}: queued")
-    assert record.getMessage().endswith(said)
-
-
-def test_a_task_that_runs_is_waited_for_in_silence(result, broker, monkeypatch, caplog):
-    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
-    at(broker, Stage.STARTED, {})
-    with pytest.raises(exceptions.TimeoutError):
-        result.get(timeout=0.1)
-    assert caplog.records == []
-
-
-def test_a_broken_connection_watches_again(result, broker):
-    def run():
-        broker.wait_for(lambda: broker.counts["Watch"] == 1)
-        broker.cut_all()
-        broker.wait_for(lambda: broker.counts["Watch"] == 2)
-        broker.finish(WIRE, Stage.SUCCESS, "json", b"7")
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert result.get(timeout=10) == 7
-    thread.join(10)
-
-
-def test_a_broker_that_says_goodbye_is_watched_again(result, broker):
-    def goodbye(peer, message):
-        broker.scripts.clear()
-        peer.send(m.Status(message.request, [broker.status(id_) for id_ in message.ids]))
-        peer.send(m.Goodbye(Code.SHUTDOWN))
-        finish(broker, Stage.SUCCESS, "json", b"8")
-        return True
-
-    broker.scripts[m.Watch] = goodbye
-    assert result.get(timeout=10) == 8
-
-
-def test_a_broker_lost_while_waiting_ends_in_the_last_thing_known(result, broker):
-    def run():
-        broker.wait_for(lambda: broker.counts["Watch"] == 1)
-        broker.scripts[m.Hello] = lambda peer, message: peer.cut() or True
-        broker.cut_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    with pytest.raises(exceptions.TimeoutError, match="queued"):
-        result.get(timeout=0.5)
-    thread.join(10)
-
-
-def test_a_broker_that_breaks_before_its_first_answer_is_an_error(result, broker):
-    broker.scripts[m.Watch] = lambda peer, message: peer.cut() or True
-    with pytest.raises(OperationalError, match="lost the broker"):
-        result.get(timeout=0.3)
-
-
-def test_no_broker_at_all_is_an_error_at_once(tmp_path):
-    app = Chervil("x", broker=f"chervil+unix://{tmp_path}/none.sock")
-    with pytest.raises(OperationalError):
-        app.AsyncResult(ID).get(timeout=30)
-
-
-def test_access_refused_is_not_tried_again(result, broker):
-    def deny(peer, message):
-        peer.send(m.Error(None, Code.AUTH_FAILED, "no"))
-        peer.cut()
-        return True
-
-    broker.scripts[m.Hello] = deny
-    with pytest.raises(AccessRefused):
-        result.get(timeout=30)
-
-
-def test_many_are_waited_for_at_once(app, broker):
-    broker.rows.update({"a": [], "b": []})
-    broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
-
-    def later():
-        broker.wait_for(lambda: broker.counts["Watch"] == 1)
-        broker.finish("b", Stage.FAILURE)
-
-    thread = threading.Thread(target=later)
-    thread.start()
-    statuses = app.client.wait(["b", "a", "nobody"], 10)
-    thread.join(10)
-    assert [s.stage for s in statuses] == [Stage.FAILURE, Stage.SUCCESS, Stage.UNKNOWN]
-
-
 def test_only_accepted_content_is_decoded(app, result, broker):
     app.conf.accept_content = ["json"]
     finish(broker, Stage.SUCCESS, "msgpack", b"\1")
     with pytest.raises(DecodeError):
         result.get()
-
-
-def test_waiting_threads_do_not_stop_publishing(broker):
-    app = Chervil("x", broker=str(broker.url), broker_pool_limit=1)
-    for n in range(3):
-        broker.rows[str(n)] = []
-    threads = [threading.Thread(target=app.AsyncResult(str(n)).get) for n in range(3)]
-    for thread in threads:
-        thread.start()
-    broker.wait_for(lambda: broker.counts["Watch"] == 3)
-    app.send_task("t", task_id="while waiting")
-    for n in range(3):
-        broker.finish(str(n), Stage.SUCCESS)
-    for thread in threads:
-        thread.join(10)
-    assert "while waiting" in broker.rows
-    app.close()
 
 
 def test_results_compare_by_id_and_travel(app):

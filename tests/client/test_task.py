@@ -3,19 +3,12 @@ import inspect
 import re
 import threading
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import pytest
 
 from chervil import Chervil, current_task
-from chervil.current import Running, running
-from chervil.exceptions import EncodeError, PublishRefused
-from chervil.protocol import TaskOption
-from chervil.protocol.limits import BODY_MAX
-from chervil.publishing import new_wire_id, new_wire_ids
-from chervil.request import Request
 from chervil.serialization import decode
-from chervil.times import DELAY_MAX_MS
 
 NAIVE = datetime(1970, 1, 2)  # noqa: DTZ001  # naive is the point
 
@@ -35,10 +28,6 @@ def published(broker):
     return row
 
 
-def options(broker):
-    return published(broker)[4] or {}
-
-
 def test_a_task_is_its_function_and_looks_like_it(add):
     assert add(2, y=3) == 5
     assert (add.__name__, add.__doc__) == ("add", "Adds.")
@@ -56,63 +45,6 @@ def test_delay_publishes_a_row(add, broker):
     assert decode(codec, body) == [[2], {"y": 3}]
 
 
-def test_ids_are_random_uuids_of_version_4():
-    ids = [new_wire_id(), *new_wire_ids(50), new_wire_id()]
-    assert len(set(ids)) == 52
-    assert {(uuid.UUID(bytes=id_).version, uuid.UUID(bytes=id_).variant) for id_ in ids} == {
-        (4, uuid.RFC_4122)
-    }
-
-
-def test_every_option_reaches_the_wire(add, broker):
-    add.apply_async(
-        [1], {"y": 2}, countdown=1.5, expires=60, queue="mail", priority=9, task_id="mine",
-        headers={"a": 1}, ignore_result=True, serializer="msgpack",
-    )  # fmt: skip
-    id_, _, queue, priority, opts, headers, codec, body = published(broker)
-    assert (id_, queue, priority, codec) == ("mine", "mail", 9, "msgpack")
-    assert opts == {TaskOption.DELAY_MS: 1500, TaskOption.EXPIRES_MS: 60_000, TaskOption.IGNORE_RESULT: True}
-    assert decode(codec, headers) == {"a": 1}
-    assert decode(codec, body) == [[1], {"y": 2}]
-
-
-def test_absolute_times_stay_absolute(add, app, broker):
-    app.conf.timezone = "Europe/Berlin"
-    add.apply_async([1], eta=NAIVE, expires=datetime(1970, 1, 3, tzinfo=UTC))
-    assert options(broker) == {TaskOption.DUE_AT: 82_800_000, TaskOption.EXPIRES_AT: 172_800_000}
-
-
-def test_the_tasks_options_hold_and_the_call_wins(app, broker):
-    @app.task(queue="q", priority=3, ignore_result=True, serializer="msgpack", expires=5, name="t")
-    def task(): ...
-
-    task.delay()
-    row = published(broker)
-    assert (row[1], row[2], row[3], row[6]) == ("t", "q", 3, "msgpack")
-    assert row[4] == {TaskOption.IGNORE_RESULT: True, TaskOption.EXPIRES_MS: 5000}
-    broker.rows.clear()
-    task.apply_async(queue="other", priority=0, ignore_result=False, serializer="json", expires=timedelta(1))
-    row = published(broker)
-    assert (row[2], row[3], row[6], row[4]) == ("other", 0, "json", {TaskOption.EXPIRES_MS: 86_400_000})
-
-
-def test_the_settings_hold_where_nothing_is_said(add, app, broker):
-    app.conf.update(
-        task_default_queue="low", task_default_priority=2, task_serializer="msgpack", task_ignore_result=True,
-        result_expires=60,
-    )  # fmt: skip
-    add.delay(1)
-    row = published(broker)
-    assert (row[2], row[3], row[6]) == ("low", 2, "msgpack")
-    assert row[4] == {TaskOption.IGNORE_RESULT: True, TaskOption.RESULT_EXPIRES_MS: 60_000}
-
-
-def test_results_kept_for_ever_are_kept_long(add, app, broker):
-    app.conf.result_expires = None
-    add.delay(1)
-    assert options(broker) == {TaskOption.RESULT_EXPIRES_MS: DELAY_MAX_MS}
-
-
 @pytest.mark.parametrize("call", [{"args": ()}, {"args": (1, 2, 3)}, {"kwargs": {"z": 1}}])
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_sent(add, broker, call):
     with pytest.raises(TypeError, match=re.escape(f"{add.name}(x: int, y: int = 1) -> int: ")):
@@ -126,89 +58,6 @@ def test_typing_false_lets_any_arguments_through(app, broker):
 
     task.delay(1, 2, 3)
     assert decode("json", published(broker)[7])[0] == [1, 2, 3]
-
-
-def test_unknown_options_are_refused_with_the_near_one(add, app):
-    with pytest.raises(TypeError, match="did you mean 'countdown'"):
-        add.apply_async([1], countdwn=1)
-    with pytest.raises(TypeError, match="has no option 'link'"):
-        add.apply_async([1], link=None)
-    with pytest.raises(TypeError, match="did you mean 'queue'"):
-        app.task(queu="x")
-    with pytest.raises(TypeError, match="'task_id'"):
-        add.delay_many([(1,)], task_id="x")
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        {"countdown": -1},
-        {"countdown": 1e12},
-        {"expires": -1},
-        {"priority": 10},
-        {"queue": "x" * 256},
-        {"queue": "a\0"},
-        {"task_id": "x" * 129},
-        {"task_id": ""},
-        {"headers": {"a": "x" * 70_000}},
-        {"countdown": 1, "eta": datetime(2026, 1, 1, tzinfo=UTC)},
-    ],
-)
-def test_values_out_of_range_are_refused(add, broker, call):
-    with pytest.raises(ValueError):
-        add.apply_async([1], **call)
-    assert broker.counts["Publish"] == 0
-
-
-def test_arguments_that_cannot_be_written_name_the_task(add):
-    with pytest.raises(EncodeError, match=rf"arguments of {add.name}: .*list"):
-        add.delay({1, 2})
-
-
-def test_a_body_beyond_the_protocols_limit_is_refused(add):
-    with pytest.raises(PublishRefused, match="BODY_TOO_LARGE") as caught:
-        add.delay("x" * BODY_MAX)
-    assert len(caught.value.task_ids) == 1
-
-
-def test_delay_many_publishes_all_in_one_frame(add, broker):
-    results = add.delay_many([(n, n) for n in range(100)], queue="mail")
-    assert broker.counts["Publish"] == 1
-    assert [row[2] for row in broker.rows.values()] == ["mail"] * 100
-    assert len({result.id for result in results}) == 100
-    assert [decode("json", row[7])[0] for row in broker.rows.values()] == [[n, n] for n in range(100)]
-
-
-def test_delay_many_sends_nothing_unless_all_fit(add, broker):
-    with pytest.raises(TypeError):
-        add.delay_many([(1,), ()])
-    assert broker.counts["Publish"] == 0
-    assert add.delay_many([]) == []
-
-
-def test_a_task_published_inside_a_task_knows_its_parents(add, app, broker):
-    request = Request()
-    request.id, request.wire_id = "parent", "parent"
-    token = running.set(Running(add, request))
-    try:
-        add.delay(1)
-        assert options(broker) == {TaskOption.PARENT_ID: "parent", TaskOption.ROOT_ID: "parent"}
-        broker.rows.clear()
-        request.options = {int(TaskOption.ROOT_ID): "root"}
-        add.delay(1)
-        assert options(broker) == {TaskOption.PARENT_ID: "parent", TaskOption.ROOT_ID: "root"}
-    finally:
-        running.reset(token)
-
-
-def test_send_task_needs_no_code(app, broker, add):
-    app.send_task("elsewhere.run", [1], {"a": 2}, queue="q", task_id="x")
-    row = published(broker)
-    assert (row[0], row[1], row[2]) == ("x", "elsewhere.run", "q")
-    with pytest.raises(TypeError, match=r"send_task\(\) has no option"):
-        app.send_task("x", nonsense=1)
-    with pytest.raises(ValueError, match="task x"):
-        app.send_task("x" * 300)
 
 
 def test_a_bound_task_gets_itself(app):

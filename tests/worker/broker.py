@@ -4,7 +4,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from chervil.protocol import Connection, Message, Side
 from chervil.protocol.limits import BODY_DEFAULT
@@ -21,10 +21,8 @@ from chervil.protocol.messages import (
     Subscribe,
     Welcome,
 )
-from chervil.protocol.vocabulary import Outcome
+from chervil.protocol.rows import batches, weight
 from chervil.serialization import encode
-
-M = TypeVar("M")
 
 #: Seconds after which a test gives up on something that should come at once.
 DEADLINE = 15.0
@@ -78,21 +76,16 @@ class ScriptedBroker:
         self.said_goodbye = False
         self.answers_completions = True
         self.inbox: list[Message] = []
-        self.accepts_frames = False
 
     def accept(self) -> Hello:
         """Waits for a worker and its HELLO."""
         self._start()
         self._sock, _ = self._listener.accept()
-        self.until(lambda: self.hello_of_this_connection)
+        self.until(lambda: self.inbox)
         hello = self.inbox[0]
         assert isinstance(hello, Hello)
         self.hello = hello
         return hello
-
-    @property
-    def hello_of_this_connection(self) -> bool:
-        return any(isinstance(message, Hello) for message in self.inbox)
 
     def welcome(self, heartbeat_ms: int = 10_000, body_limit: int = BODY_DEFAULT) -> Subscribe:
         """Says WELCOME and waits for the subscription and some credit."""
@@ -114,7 +107,8 @@ class ScriptedBroker:
             self.until(lambda: self.credit > self.delivered)
             batch, left = left[: self.credit - self.delivered], left[self.credit - self.delivered :]
             self.delivered += len(batch)
-            self.send(Deliver(batch))
+            weights = [weight(row[11], row[9], row[8]) for row in batch]
+            self.send(*[Deliver(part) for part in batches(batch, weights)])
 
     def deliver_anyway(self, *rows: list[Any]) -> None:
         """Delivers rows as if there had been credit when they left."""
@@ -130,10 +124,6 @@ class ScriptedBroker:
         keys = [(row[0], row[1]) for row in self.rows]
         assert len(keys) == len(set(keys)), "a task was completed twice"
         return {row[0]: row[2] for row in self.rows}
-
-    def ran(self) -> int:
-        """How many completions say something else than RELEASE."""
-        return sum(row[2] != Outcome.RELEASE for row in self.rows)
 
     def until(self, condition: Callable[[], Any], seconds: float = DEADLINE) -> None:
         """Takes in what comes until `condition` holds."""

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,20 @@ def wait_for_file(path: Path) -> str:
         assert time.monotonic() < deadline, f"{path} did not come"
         time.sleep(0.005)
     return path.read_text()
+
+
+def run_all(broker: ScriptedBroker, rows: list[list[Any]]) -> None:
+    """Delivers rows, and again under the next lease what is released, until each has come to an end.
+
+    Anything may be released on a slow machine, where every run looks like a long one.
+    """
+    while rows:
+        done = len(broker.rows)
+        broker.deliver(*rows)
+        keys = {(row[0], row[1]) for row in rows}
+        broker.until(lambda keys=keys: keys <= {(row[0], row[1]) for row in broker.rows})
+        released = {row[0] for row in broker.rows[done:] if row[2] == Outcome.RELEASE}
+        rows = [[row[0], row[1] + 1, *row[2:]] for row in rows if row[0] in released]
 
 
 def stop(worker: Worker, broker: ScriptedBroker) -> int:
@@ -57,12 +72,10 @@ def test_default_queue_is_the_apps(start_worker: StartWorker, broker: ScriptedBr
 def test_runs_tasks_and_completes_them(start_worker: StartWorker, broker: ScriptedBroker):
     worker = start_worker("-c", "2")
     broker.greet()
-    broker.deliver(*[row(n, "proj.add", n, 1) for n in range(1, 301)])
-    broker.until(lambda: broker.ran() == 300)
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 301)])
     assert results(broker) == {task_id(n): n + 1 for n in range(1, 301)}
     assert stop(worker, broker) == 0
     assert broker.said_goodbye
-    assert broker.outcomes() == dict.fromkeys([task_id(n) for n in range(1, 301)], Outcome.SUCCESS)
 
 
 def test_banner_names_app_broker_queues_and_when_it_acks(start_worker: StartWorker, broker: ScriptedBroker):
@@ -172,10 +185,9 @@ def test_large_arguments_and_results_pass(start_worker: StartWorker, broker: Scr
 def test_death_of_a_child_loses_only_the_task_that_ran(start_worker: StartWorker, broker: ScriptedBroker):
     worker = start_worker("-c", "1")
     broker.greet()
-    broker.deliver(*[row(n, "proj.add", n, 1) for n in range(1, 101)])
-    broker.until(lambda: broker.ran() == 100)  # the slot is deep now
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 101)])  # the slot is deep now
     broker.deliver(row(101, "proj.kill_self"), *[row(n, "proj.add", n, 1) for n in range(102, 121)])
-    broker.until(lambda: len(broker.rows) == 120)
+    broker.until(lambda: len({row[0] for row in broker.rows}) == 120)
     outcomes = broker.outcomes()
     assert outcomes.pop(task_id(101)) == Outcome.LOST
     assert set(outcomes.values()) <= {Outcome.SUCCESS, Outcome.RELEASE}
@@ -217,20 +229,20 @@ def test_long_run_is_reported_started_and_holds_no_hostages(
 ):
     start_worker("-c", "2")
     broker.greet()
-    broker.deliver(*[row(n, "proj.add", n, 1) for n in range(1, 201)])
-    broker.until(lambda: broker.ran() == 200)
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 201)])
     gate = tmp_path / "gate"
     # Both slots get a long one with others behind it.
     broker.deliver(*[row(n, "proj.wait_for", str(gate)) for n in (501, 502)])
     broker.until(lambda: len(broker.started) == 2)
     broker.deliver_anyway(*[row(n, "proj.add", n, 1) for n in range(503, 523)])
-    broker.until(lambda: len(broker.rows) == 220)
+    late = {task_id(n) for n in range(503, 523)}
+    broker.until(lambda: late <= set(broker.outcomes()))
     assert [broker.outcomes()[task_id(n)] for n in range(503, 523)] == [Outcome.RELEASE] * 20
     assert set(broker.started) == {task_id(501), task_id(502)}
     # Nothing is wanted while both are busy.
     assert broker.credit == broker.delivered
     gate.touch()
-    broker.until(lambda: len(broker.rows) == 222)
+    broker.until(lambda: task_id(501) in broker.outcomes())
     assert broker.outcomes()[task_id(501)] == Outcome.SUCCESS
 
 
@@ -239,16 +251,15 @@ def test_what_lies_behind_a_long_run_goes_to_the_other_slot(
 ):
     start_worker("-c", "2")
     broker.greet()
-    broker.deliver(*[row(n, "proj.add", n, 1) for n in range(1, 201)])
-    broker.until(lambda: broker.ran() == 200)
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 201)])
     gate = tmp_path / "gate"
-    broker.deliver(row(501, "proj.wait_for", str(gate)), *[row(n, "proj.add", n, 1) for n in range(502, 530)])
-    broker.until(lambda: len(broker.rows) == 228)
-    outcomes = broker.outcomes()
-    assert task_id(501) not in outcomes
-    assert [outcomes[task_id(n)] for n in range(502, 530)].count(Outcome.SUCCESS) >= 14
+    broker.deliver(row(501, "proj.wait_for", str(gate)))
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(502, 530)])
+    done = results(broker)
+    assert [done[task_id(n)] for n in range(502, 530)] == list(range(503, 531))
+    assert task_id(501) not in broker.outcomes()
     gate.touch()
-    broker.until(lambda: len(broker.rows) == 229)
+    broker.until(lambda: task_id(501) in results(broker))
 
 
 def test_warm_stop_waits_for_running_tasks_and_returns_the_rest(
@@ -474,15 +485,11 @@ def test_more_bytes_than_a_childs_socket_holds_wait_in_the_link(
 ):
     start_worker("-c", "1")
     broker.greet()
-    broker.deliver(*[row(n, "proj.add", n, 1) for n in range(1, 101)])
-    broker.until(lambda: broker.ran() == 100)
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 101)])
     text = "x" * 30_000
-    broker.until(lambda: broker.credit - broker.delivered >= 16)
-    broker.deliver(*[row(n, "proj.add", text, str(n)) for n in range(101, 201)])
-    broker.until(lambda: broker.ran() == 200 or len(broker.rows) == 200)
+    run_all(broker, [row(n, "proj.add", text, str(n)) for n in range(101, 201)])
     done = results(broker)
-    assert all(done.get(task_id(n), text + str(n)) == text + str(n) for n in range(101, 201))
-    assert set(broker.outcomes().values()) <= {Outcome.SUCCESS, Outcome.RELEASE}
+    assert [done[task_id(n)] for n in range(101, 201)] == [text + str(n) for n in range(101, 201)]
 
 
 def test_what_a_dead_task_had_started_dies_with_it(
@@ -518,10 +525,8 @@ def test_system_that_can_fork_no_more_is_tried_again_later(
         "os.fork = fork\n"
     )
     worker = start_worker("-c", "1", module="forkless")
-    broker.accept()
-    broker.welcome()
-    broker.deliver(row(1, "proj.add", 1, 2))
-    broker.until(lambda: broker.rows)
+    broker.greet()
+    run_all(broker, [row(1, "proj.add", 1, 2)])
     assert results(broker) == {task_id(1): 3}
     assert "no child for slot 0: Resource temporarily unavailable" in worker.said()
     assert "could not be forked" in worker.said()

@@ -10,8 +10,6 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgpack
-
 from chervil.exceptions import DecodeError, EncodeError, NotRegistered, TaskRevokedError
 from chervil.execution import Finished, execute
 from chervil.protocol import Outcome, TaskOption, to_text
@@ -89,13 +87,11 @@ class Child:
         A packet is read when its task begins and not before: what is unread may be taken back. Returns
         when the link is gone.
         """
-        pack = msgpack.packb
-        unpack = msgpack.unpackb
         try:
             packets.send(sock, READY, b"")
             while (packet := packets.receive(sock)) is not None:
-                parts = self.complete(*unpack(packet.payload, strict_map_key=False))
-                packets.send(sock, packet.number, pack(parts))
+                parts = self.complete(*packets.unpack(packet.payload))
+                packets.send(sock, packet.number, packets.pack(parts))
         except BrokenPipeError:
             return
 

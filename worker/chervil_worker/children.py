@@ -8,11 +8,12 @@ import socket
 import time
 from typing import Protocol
 
-import msgpack
-
 from chervil.protocol import Outcome, to_text
 from chervil_worker import child, control, lifeline, log, packets
 from chervil_worker.slots import DEPTH_MAX, Slots, Task
+
+#: Seconds until a task is tried again that could not be sent for want of descriptors.
+_PAUSE_SECONDS = 1.0
 
 
 class Owner(Protocol):
@@ -93,8 +94,13 @@ class Children:
             for at, task in enumerate(tasks):
                 try:
                     packets.send(ends.ours, task.number, task.payload, (), packets.DONT_WAIT)
-                except OSError:  # full; or the child is gone, and the nursery is about to say so
+                except BlockingIOError:
                     self._slots.refused(index, tasks[at:])
+                    break
+                except OSError as error:  # no descriptor is left for a large payload
+                    log.worker.warning("%s[%s] waits: %s", task.name, to_text(task.id), error)
+                    self._slots.refused(index, tasks[at:])
+                    self._loop.call_later(_PAUSE_SECONDS, self._owner.changed)
                     break
         if self._timer is None:
             self._arm()
@@ -170,7 +176,7 @@ class Children:
                 continue
             task = self._slots.answered(index, number, now)
             assert task is not None, "a child answers what it was sent, once"
-            outcome, codec, body, options = msgpack.unpackb(payload, strict_map_key=False)
+            outcome, codec, body, options = packets.unpack(payload)
             self._owner.complete(task, outcome, codec, body, options)
 
     def _take_back(self, index: int) -> None:

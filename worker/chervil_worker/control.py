@@ -8,8 +8,6 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgpack
-
 from chervil_worker import packets
 
 
@@ -59,7 +57,7 @@ _KINDS: tuple[type[Message], ...] = (Spawn, Stop, Manifest, Failed, Born, Exited
 
 def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
     """Sends a message; raises OSError when the other side is gone."""
-    packets.send(sock, _KINDS.index(type(message)), msgpack.packb(tuple(message)), descriptors)
+    packets.send(sock, _KINDS.index(type(message)), packets.pack(tuple(message)), descriptors)
 
 
 def receive(sock: socket.socket, flags: int = 0) -> tuple[Message, tuple[int, ...]] | None:
@@ -67,4 +65,4 @@ def receive(sock: socket.socket, flags: int = 0) -> tuple[Message, tuple[int, ..
     packet = packets.receive(sock, flags)
     if packet is None:
         return None
-    return _KINDS[packet.number](*msgpack.unpackb(packet.payload)), packet.descriptors
+    return _KINDS[packet.number](*packets.unpack(packet.payload)), packet.descriptors

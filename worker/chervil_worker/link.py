@@ -8,8 +8,6 @@ import socket
 import time
 from typing import Any
 
-import msgpack
-
 from chervil.address import Found
 from chervil.protocol import Code, Outcome, RequestRefused, TaskOption, WelcomeOption
 from chervil.protocol.limits import BODY_DEFAULT
@@ -92,7 +90,7 @@ class Link:
 
     def delivered(self, rows: list[DeliveryRow]) -> None:
         now = time.monotonic_ns()
-        pack = msgpack.packb
+        pack = packets.pack
         limit = self._body_limit
         tasks = []
         for row in rows:
@@ -113,6 +111,25 @@ class Link:
             )
         if self._slots.draining:
             self.changed()
+
+    def lost(self) -> None:
+        """The leases are gone: what was not begun is forgotten, what runs goes on for nothing."""
+        if self._session is None:  # it ended before it was taken up, or after we are done with it
+            return
+        self._session = None
+        unanswered = self._outbox.unanswered
+        self._outbox = Outbox()
+        self._children.take_back_all()
+        forgotten = self._slots.new_session()
+        if unanswered or forgotten or self._slots.running:
+            log.worker.warning(
+                "with the connection went the leases: %d tasks not begun, %d completions unanswered, %d "
+                "tasks still run and will be completed in vain; the broker hands them out again",
+                forgotten,
+                unanswered,
+                self._slots.running,
+            )
+        self.changed()
 
     # What the children say
 
@@ -164,7 +181,6 @@ class Link:
                 self._greet(current, welcome)
                 # Shielded: when this is cancelled the session still has its goodbye before it.
                 why = await asyncio.shield(current.ended)
-                self._lose_session()
                 log.worker.warning("lost the broker: %s", why)
             except RequestRefused as error:
                 if error.code in _SETTINGS and not self._greeted_once:
@@ -187,7 +203,9 @@ class Link:
         await asyncio.sleep(delay)
 
     def _greet(self, current: session.Session, welcome: Welcome) -> None:
-        """A new session: everything is counted from its beginning."""
+        """A new session: everything is counted from its beginning. Raises OSError when it is over already."""
+        if not current.open:
+            raise ConnectionError("the broker hung up after its greeting")
         options = welcome.options or {}
         self._body_limit = options.get(WelcomeOption.BODY_LIMIT, BODY_DEFAULT)
         self._outbox = Outbox()
@@ -198,23 +216,6 @@ class Link:
         elif self._greeted_once:
             log.worker.warning("connected to the broker again")
         self._greeted_once = True
-        self.changed()
-
-    def _lose_session(self) -> None:
-        """The session's leases are gone: what was not begun is forgotten, what runs goes on for nothing."""
-        self._session = None
-        unanswered = self._outbox.unanswered
-        self._outbox = Outbox()
-        self._children.take_back_all()
-        forgotten = self._slots.new_session()
-        if unanswered or forgotten or self._slots.running:
-            log.worker.warning(
-                "with the connection went the leases: %d tasks not begun, %d completions unanswered, %d "
-                "tasks still run and will be completed in vain; the broker hands them out again",
-                forgotten,
-                unanswered,
-                self._slots.running,
-            )
         self.changed()
 
     def _announce(self, durability: str) -> None:
@@ -284,8 +285,9 @@ class Link:
                 self._orphans,
             )
         await self._end_nursery()
-        if self._session is not None:
-            await self._session.say_goodbye(GOODBYE_SECONDS)
+        current, self._session = self._session, None
+        if current is not None:
+            await current.say_goodbye(GOODBYE_SECONDS)
 
     async def _end_nursery(self) -> None:
         """Waits until the nursery, and with it every child, is gone; kills it when that takes too long.

@@ -13,9 +13,11 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgpack
 
 #: Payloads over this travel as a file: a socket's buffer (208 KiB on Linux) should hold a good part of
 #: a child's look-ahead, and a packet must fit it whole.
@@ -34,6 +36,15 @@ _CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 
 #: For `flags`: do not wait, raise BlockingIOError. Plain, as `|` of enum members takes a microsecond.
 DONT_WAIT = int(socket.MSG_DONTWAIT)
+
+
+#: Makes a payload of plain values. One packer a process is enough, as none of them has a second thread.
+pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
+
+
+def unpack(payload: bytes) -> Any:
+    """The values in a payload of `pack`; what our own processes say needs no further check."""
+    return msgpack.unpackb(payload, strict_map_key=False)
 
 
 class Packet(NamedTuple):

@@ -44,6 +44,9 @@ class Owner(Protocol):
     def completed(self, message: Completed) -> None:
         """The broker has answered a COMPLETE."""
 
+    def lost(self) -> None:
+        """The connection is gone, and with it the leases of everything that was delivered."""
+
 
 class Session(asyncio.Protocol):
     """A session with the broker, from WELCOME on; `connect` makes one.
@@ -119,6 +122,7 @@ class Session(asyncio.Protocol):
         if not self.welcomed.done():
             self.welcomed.set_exception(ConnectionError(why))
         self.ended.set_result(why)
+        self._owner.lost()
 
     def _dispatch(self, message: Message) -> None:
         if isinstance(message, Deliver):

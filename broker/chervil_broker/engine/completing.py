@@ -62,7 +62,7 @@ def complete(state: State, session: int, sequence: int, rows: list[CompletionRow
             if task.stage == DEAD:
                 task.owner = COMPLETED
         queue = state.queues[task.queue]
-        if queue.unused:
+        if not queue.consumers:
             state.retire(queue)
     state.counters["succeeded"] += succeeded
     _answer(state, session, sequence, rows, exceptions)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import Any
 
 from chervil.protocol import Stage, TaskOption, WireId
 from chervil.protocol.limits import BODY_DEFAULT
@@ -174,10 +175,11 @@ class State:
 
     def report_unknown(self, queue: Queue, name: str) -> None:
         """Tells once of a task name that no consumer of its queue knows."""
-        if queue.lines and name not in queue.reported:
-            if len(queue.reported) < self.config.unknown_names_reported:
-                queue.reported[name] = None
-                self.effects.events.append(("unknown_task", {"queue": queue.name, "name": name}))
+        if not queue.lines or name in queue.reported:
+            return
+        if len(queue.reported) < self.config.unknown_names_reported:
+            queue.reported[name] = None
+            self.effects.events.append(("unknown_task", {"queue": queue.name, "name": name}))
 
     def recheck(self, queue: Queue) -> None:
         """Lists and takes off the classes of a queue whose consumers changed, and tells of unknown names."""
@@ -278,8 +280,8 @@ class State:
             self.pushes.setdefault(number, []).append(view)
         self.results.mark_read(task)
 
-    def view(self, task: Task) -> View:
-        """A task's state without info."""
+    def view(self, task: Task, info: dict[int, Any] | None = None) -> View:
+        """A task's state as it is now."""
         stage = task.stage
         result = task.result if stage in _WITH_RESULT else NO_HANDLE
         failure: tuple[str, str | None] | None
@@ -288,7 +290,7 @@ class State:
             failure = "lost", text if result == NO_HANDLE else None
         else:
             failure = _BROKERS_VERDICTS.get(stage)
-        return View(task.id, stage, None if result == NO_HANDLE else result, failure, task.name, None)
+        return View(task.id, stage, None if result == NO_HANDLE else result, failure, task.name, info)
 
     def forget(self, tasks: Iterable[Task]) -> None:
         """Drops final tasks from the tables: their ids are UNKNOWN from here on."""

@@ -28,7 +28,7 @@ NOBODY = -1
 #: In place of a session's number in a final task: the lease it carries is the one that completed it.
 COMPLETED = -2
 #: What a task is charged besides its body, in bytes: its record, its id, the tables' share of both sides.
-#: Measured at 1,000,000 queued tasks: 245 to 290 for the engine's record and tables, 81 for the id and
+#: Measured at 1,000,000 queued tasks: 225 to 275 for the engine's record and tables, 81 for the id and
 #: the handle, the rest is the rim's entry for the body.
 TASK_OVERHEAD = 450
 

@@ -7,6 +7,11 @@ from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.state import State
 from chervil_broker.engine.task import MS, QUEUED, RETRY, SCHEDULED, SUCCESS, UNKNOWN, Task, View
 
+# As plain integers: looking an enum's value up five times a row took half of a WATCH (measured).
+_NAME, _QUEUE, _WORKER = Info.NAME.value, Info.QUEUE.value, Info.WORKER.value
+_ATTEMPTS, _RETRIES = Info.ATTEMPTS.value, Info.RETRIES.value
+_WAITING_FOR, _DUE_IN_MS, _IN_STAGE_MS = Info.WAITING_FOR.value, Info.DUE_IN_MS.value, Info.IN_STAGE_MS.value
+#: Stages from here on are final.
 _DONE_FROM = SUCCESS
 
 
@@ -41,7 +46,7 @@ def query(state: State, session: int, request: int, ids: list[WireId]) -> None:
         if task is None:
             rows.append(View(id_, UNKNOWN, None, None, None, None))
             continue
-        rows.append(state.view(task)._replace(info=_info(state, task)))
+        rows.append(state.view(task, _info(state, task)))
         if task.stage >= _DONE_FROM:
             state.results.mark_read(task)
     state.effects.statuses.append((session, request, rows))
@@ -49,24 +54,24 @@ def query(state: State, session: int, request: int, ids: list[WireId]) -> None:
 
 def _info(state: State, task: Task) -> dict[int, Any]:
     info: dict[int, Any] = {
-        Info.NAME.value: task.name,
-        Info.QUEUE.value: task.queue,
-        Info.ATTEMPTS.value: task.attempts,
-        Info.RETRIES.value: task.retries,
-        Info.IN_STAGE_MS.value: (state.now - task.since) // MS,
+        _NAME: task.name,
+        _QUEUE: task.queue,
+        _ATTEMPTS: task.attempts,
+        _RETRIES: task.retries,
+        _IN_STAGE_MS: (state.now - task.since) // MS,
     }
     if task.worker is not None:
-        info[Info.WORKER.value] = task.worker
+        info[_WORKER] = task.worker
     if task.stage == QUEUED:
         queue = state.queues[task.queue]
         reason = _waits_for(queue, queue.class_for(task.name, task.priority).known)
         if reason is not None:
-            info[Info.WAITING_FOR.value] = reason
+            info[_WAITING_FOR] = reason
     elif task.stage in (SCHEDULED, RETRY):
         assert task.times is not None
         assert task.times.due is not None, "what is held is held until a time"
         time = state.wall if task.times.due_wall else state.now
-        info[Info.DUE_IN_MS.value] = max(0, (task.times.due - time) // MS)
+        info[_DUE_IN_MS] = max(0, (task.times.due - time) // MS)
     return info
 
 

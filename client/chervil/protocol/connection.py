@@ -20,6 +20,9 @@ class State(Enum):
     CLOSING = "CLOSING"
     CLOSED = "CLOSED"
 
+    # By identity: Enum's own hash is a Python call, and each frame looks a transition up.
+    __hash__ = object.__hash__
+
 
 #: Where a command leads, when it does not leave the state as it is.
 _MOVES = {

@@ -45,7 +45,9 @@ class Rig:
         self.live[self.handle] = size
         return self.handle
 
-    def row(self, id_: WireId, name="add", queue="q", priority=0, options=None, size=100):
+    def row(  # noqa: PLR0917 -- the row's fields, in their order
+        self, id_: WireId, name="add", queue="q", priority=0, options=None, size=100
+    ):
         return id_, name, queue, priority, options, self.body(size), size
 
     def publish(self, *rows):

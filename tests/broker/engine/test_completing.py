@@ -269,6 +269,14 @@ def test_returned_task_that_nobody_knows_is_told_of(rig):
     assert rig.pump().events == [("unknown_task", {"queue": "q", "name": "add"})]
 
 
+def test_queue_is_forgotten_with_its_last_task(rig, worker):
+    task = lease_one(rig)
+    rig.subscribe(worker, "elsewhere")
+    assert list(rig.engine._state.queues) == ["q", "elsewhere"]
+    rig.succeed(worker, task)
+    assert list(rig.engine._state.queues) == ["elsewhere"]
+
+
 def test_results_over_their_budget_are_evicted_and_say_so():
     rig = Rig(results_limit=20 * TASK_OVERHEAD)
     worker = rig.worker("q", credit=99)

@@ -132,10 +132,8 @@ def test_retries_start_where_the_application_says():
 
 def test_tasks_of_one_class_share_its_strings():
     rig = Rig()
-    rig.publish(
-        rig.row("a", name="".join(["a", "dd"]), queue="".join(["q", "q"])),
-        rig.row("b", name="".join(["ad", "d"]), queue="".join(["qq"])),
-    )
+    names, queues = (b"add", b"add"), (b"jobs", b"jobs")
+    rig.publish(*[rig.row(str(n), name=names[n].decode(), queue=queues[n].decode()) for n in range(2)])
     first, second = rig.engine._state.tasks.values()
     assert first.name is second.name
     assert first.queue is second.queue

@@ -66,16 +66,20 @@ def _judge_call(node: ast.Call, sets: dict[str, None]) -> list[str]:
 
 
 def _importable(module: str) -> bool:
-    return module.split(".")[0] in ALLOWED or any(
+    return module.split(".", maxsplit=1)[0] in ALLOWED or any(
         module == ours or module.startswith(ours + ".") for ours in ALLOWED_OURS
     )
 
 
 def _is_set_type(annotation: ast.AST) -> bool:
     text = ast.unparse(annotation).removeprefix("typing.")
-    return text.split("[")[0] in ("set", "frozenset", "Set", "FrozenSet", "AbstractSet") or text.startswith(
-        "frozenset"
-    )
+    return text.split("[", maxsplit=1)[0] in (
+        "set",
+        "frozenset",
+        "Set",
+        "FrozenSet",
+        "AbstractSet",
+    ) or text.startswith("frozenset")
 
 
 def _names_of_sets(tree: ast.AST) -> dict[str, None]:

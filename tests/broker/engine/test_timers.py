@@ -95,3 +95,12 @@ def test_held_are_those_with_a_due_time():
     deadlines.hold(gone, 10, wall=False)
     deadlines.forget(gone)
     assert deadlines.held() == [held]
+
+
+def test_expiry_that_is_replaced_often_leaves_little_behind():
+    deadlines = Deadlines()
+    one = task()
+    for deadline in range(1000):
+        deadlines.expire(one, 5000 + deadline, wall=False)
+    assert len(deadlines) <= 70
+    assert deadlines.next() == (5999, None)

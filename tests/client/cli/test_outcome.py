@@ -79,25 +79,6 @@ def test_an_evicted_result_is_69(chervil: Run, broker: Broker) -> None:
     assert "dropped to make room" in ran.err
 
 
-def test_a_task_that_has_not_ended_is_124_and_says_where_it_is(chervil: Run, broker: Broker) -> None:
-    broker.statuses = [Status(ID, Stage.SCHEDULED, None, None, {Info.DUE_IN_MS: 1500})]
-    assert chervil("result", ID) == Ran(124, "", f"Task {ID}: scheduled; due in 1.5 s\n")
-    assert broker.waited == []
-
-
-def test_waiting_in_vain_says_why_and_gives_up_after_the_timeout(chervil: Run, broker: Broker) -> None:
-    info: dict[int, Any] = {Info.QUEUE: "mail", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 2000}
-    broker.statuses = [Status(ID, Stage.QUEUED, None, None, info)]
-    ran = chervil("result", ID, "--wait", "--timeout", "3")
-    assert ran.code == 124
-    assert broker.waited == [3.0]
-    assert ran.err.splitlines() == [
-        "queued for 2 s; no worker consumes 'mail'; start one: chervil -A MODULE worker -Q mail",
-        f"Task {ID}: queued for 2 s; no worker consumes 'mail'; gave up after 3 s",
-    ]
-    assert len(chervil("result", ID, "--wait", "-q").err.splitlines()) == 1
-
-
 def test_busy_workers_are_no_reason_to_start_one(chervil: Run, broker: Broker) -> None:
     info: dict[int, Any] = {Info.QUEUE: "default", Info.WAITING_FOR: "no_credit"}
     broker.statuses = [Status(ID, Stage.QUEUED, None, None, info)]
@@ -116,16 +97,3 @@ def test_json_has_the_result_or_the_error(chervil: Run, broker: Broker) -> None:
         "message": "bad",
         "traceback": "Traceback",
     }
-
-
-def test_timeout_without_wait_is_refused(chervil: Run) -> None:
-    for line in (["result", ID], ["call", "tasks.add"]):
-        ran = chervil(*line, "--timeout", "3")
-        assert ran.code == 2
-        assert "it goes with --wait" in ran.err
-
-
-def test_what_can_be_no_id_is_refused(chervil: Run, broker: Broker) -> None:
-    ran = chervil("result", "x" * 200)
-    assert ran.code == 2
-    assert "a task id is 1 to 128 bytes" in ran.err

@@ -1,0 +1,43 @@
+"""`chervil result`: asking once, or waiting, and what can be asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+from chervil.client import Status
+from chervil.protocol import Info, Stage
+from tests.client.cli.conftest import Broker, Ran
+
+Run = Callable[..., Ran]
+ID = "7b0b0c2e-5f5e-4b43-9a53-0f3e6f3c0a11"
+
+
+def test_timeout_without_wait_is_refused(chervil: Run) -> None:
+    for line in (["result", ID], ["call", "tasks.add"]):
+        ran = chervil(*line, "--timeout", "3")
+        assert ran.code == 2
+        assert "it goes with --wait" in ran.err
+
+
+def test_what_can_be_no_id_is_refused(chervil: Run, broker: Broker) -> None:
+    ran = chervil("result", "x" * 200)
+    assert ran.code == 2
+    assert "a task id is 1 to 128 bytes" in ran.err
+
+
+def test_waiting_in_vain_says_why_and_gives_up_after_the_timeout(chervil: Run, broker: Broker) -> None:
+    info: dict[int, Any] = {Info.QUEUE: "mail", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 2000}
+    broker.statuses = [Status(ID, Stage.QUEUED, None, None, info)]
+    ran = chervil("result", ID, "--wait", "--timeout", "3")
+    assert ran.code == 124
+    assert broker.waited == [3.0]
+    assert ran.err.splitlines() == [
+        "queued for 2 s; no worker consumes 'mail'; start one: chervil -A MODULE worker -Q mail",
+        f"Task {ID}: queued for 2 s; no worker consumes 'mail'; gave up after 3 s",
+    ]
+    assert len(chervil("result", ID, "--wait", "-q").err.splitlines()) == 1
+
+
+def test_a_task_that_has_not_ended_is_124_and_says_where_it_is(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.SCHEDULED, None, None, {Info.DUE_IN_MS: 1500})]
+    assert chervil("result", ID) == Ran(124, "", f"Task {ID}: scheduled; due in 1.5 s\n")
+    assert broker.waited == []

@@ -1,0 +1,208 @@
+import os
+import threading
+from time import monotonic
+
+import pytest
+
+from chervil import Chervil
+from chervil.client import Client
+from chervil.exceptions import OperationalError
+from chervil.line import open_line
+from chervil.pool import Pool
+from chervil.protocol import Stage
+from chervil.protocol import messages as m
+
+
+@pytest.fixture
+def client(broker):
+    made = Client(broker.found)
+    yield made
+    made.close()
+
+
+def row(id_="a", body=b"[[],{}]"):
+    return [id_, "t", "default", 0, None, None, "json", body]
+
+
+def test_a_connection_broken_in_the_pool_is_replaced_silently(client, broker):
+    client.publish([row("a")])
+    broker.cut_all()
+    client.publish([row("b")])
+    assert (list(broker.rows), broker.counts["Publish"]) == (["a", "b"], 2)
+
+
+def test_a_full_pool_makes_others_wait_their_turn(broker):
+    client = Client(broker.found, pool_limit=1)
+    held = threading.Event()
+    go = threading.Event()
+
+    def hold(peer, message):
+        broker.scripts.clear()
+        held.set()
+        threading.Thread(target=lambda: (go.wait(10), peer.send(broker.store(message)))).start()
+        return True
+
+    broker.scripts[m.Publish] = hold
+    first = threading.Thread(target=client.publish, args=([row("a")],))
+    first.start()
+    assert held.wait(10)
+    with pytest.raises(OperationalError, match="all 1 connections"):
+        client.publish([row("b")], deadline=0.05)
+    second = threading.Thread(target=client.publish, args=([row("c")],))
+    second.start()
+    go.set()
+    first.join(10)
+    second.join(10)
+    assert list(broker.rows) == ["a", "c"]
+    assert len(broker.hellos) == 1
+    client.close()
+
+
+def test_a_forked_child_opens_its_own_connection(client, broker):
+    client.publish([row("parent")])
+    pid = os.fork()
+    if pid == 0:
+        try:
+            client.publish([row("child")])
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    client.publish([row("parent again")])
+    assert list(broker.rows) == ["parent", "child", "parent again"]
+    assert len(broker.hellos) == 2
+
+
+def test_waiting_threads_do_not_stop_publishing(broker):
+    app = Chervil("x", broker=str(broker.url), broker_pool_limit=1)
+    for n in range(3):
+        broker.rows[str(n)] = []
+    threads = [threading.Thread(target=app.AsyncResult(str(n)).get) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    broker.wait_for(lambda: broker.counts["Watch"] == 3)
+    app.send_task("t", task_id="while waiting")
+    for n in range(3):
+        broker.finish(str(n), Stage.SUCCESS)
+    for thread in threads:
+        thread.join(10)
+    assert "while waiting" in broker.rows
+    app.close()
+
+
+# The pool by itself
+
+
+def end():
+    return monotonic() + 10
+
+
+@pytest.fixture
+def pool(broker):
+    made = Pool(lambda end: open_line(broker.found, "me", 5.0, end), 2)
+    yield made
+    made.close()
+
+
+def test_the_line_given_back_last_is_taken_first(pool):
+    one, two = pool.take(end()), pool.take(end())
+    pool.give(one)
+    pool.give(two)
+    assert pool.take(end()) is two
+    assert pool.take(end()) is one
+
+
+def test_a_pool_at_its_bound_refuses_at_the_deadline_and_names_the_setting(pool):
+    lines = [pool.take(end()), pool.take(end())]
+    with pytest.raises(OperationalError, match="all 2 connections .* raise broker_pool_limit"):
+        pool.take(monotonic() + 0.02)
+    for line in lines:
+        pool.give(line)
+    assert pool.take(end()) is lines[-1]
+
+
+@pytest.mark.parametrize("how", ["give", "drop"])
+def test_a_line_given_back_or_dropped_wakes_one_that_waits(pool, broker, how):
+    lines = [pool.take(end()), pool.take(end())]
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(pool.take(end())))
+    thread.start()
+    getattr(pool, how)(lines[0])
+    thread.join(10)
+    assert len(taken) == 1
+    assert (taken[0] is lines[0]) == (how == "give")
+    assert len(broker.hellos) == (2 if how == "give" else 3)
+
+
+def test_a_failed_connection_frees_its_place(broker):
+    def fail(end):
+        raise OperationalError("no")
+
+    pool = Pool(fail, 1)
+    for _ in range(3):
+        with pytest.raises(OperationalError, match="^no$"):
+            pool.take(end())
+
+
+def test_lines_beside_the_bound_are_not_counted_and_not_hoarded(pool, broker):
+    lines = [pool.take_beside(end()) for _ in range(5)]
+    short = pool.take(end())
+    for line in lines:
+        pool.give_beside(line)
+    broker.wait_for(lambda: broker.counts["Goodbye"] == 3)
+    pool.give(short)
+    broker.wait_for(lambda: broker.counts["Goodbye"] == 4)
+    assert len(broker.hellos) == 6
+    assert {pool.take(end()), pool.take(end())} == set(lines[:2])
+
+
+@pytest.mark.parametrize("how", ["cut", "goodbye"])
+def test_a_line_the_broker_ended_is_not_handed_out_again(pool, broker, how):
+    line = pool.take(end())
+    pool.give(line)
+    if how == "cut":
+        broker.cut_all()
+    else:
+        with broker.changed:
+            broker.peers[0].send(m.Goodbye(Code.SHUTDOWN))
+    other = pool.take(end())
+    assert other is not line
+    assert other.fresh()
+    assert line.socket._sock.fileno() == -1
+
+
+def test_a_dropped_line_is_closed_without_a_goodbye(pool, broker):
+    pool.drop(pool.take(end()))
+    broker.wait_for(lambda: not broker.peers)
+    assert broker.counts["Goodbye"] == 0
+
+
+def test_close_says_goodbye_on_idle_lines_and_the_pool_goes_on(pool, broker):
+    line = pool.take(end())
+    pool.give(line)
+    pool.close()
+    broker.wait_for(lambda: broker.counts["Goodbye"] == 1)
+    assert pool.take(end()) is not line
+
+
+def test_forgotten_lines_are_closed_without_a_word_and_their_places_are_free(pool, broker):
+    """What a fork does in the child."""
+    idle, _ = pool.take(end()), pool.take(end())
+    pool.give(idle)
+    pool.forget()
+    assert idle.socket._sock.fileno() == -1
+    fresh = [pool.take(end()), pool.take(end())]
+    assert idle not in fresh
+    assert broker.counts["Goodbye"] == 0
+
+
+def test_every_pool_forgets_its_lines_in_a_forked_child(pool, broker):
+    lines = [pool.take(end()), pool.take(end())]
+    for line in lines:
+        pool.give(line)
+    pid = os.fork()
+    if pid == 0:
+        closed = all(line.socket._sock.fileno() == -1 for line in lines)
+        os._exit(0 if closed and pool._idle == [] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert pool.take(end()) is lines[1]

@@ -1,0 +1,52 @@
+import pytest
+
+from chervil import Chervil
+from chervil.protocol import TaskOption
+from chervil.request import Request
+from tests.client.deliveries import request_for
+
+
+@pytest.fixture
+def app():
+    return Chervil("tests")
+
+
+def test_a_request_has_celerys_names(app):
+    task = app.task(lambda: None, name="t") if False else app.task(name="t")(lambda: None)
+    options = {
+        TaskOption.PARENT_ID: "p", TaskOption.GROUP_ID: bytes(16), TaskOption.GROUP_INDEX: 2, TaskOption.DUE_AT: 1000,
+        TaskOption.EXPIRES_AT: 2000, TaskOption.ORIGIN: "o", TaskOption.SHADOW: "s", TaskOption.STAMPS: {"a": 1},
+        TaskOption.IGNORE_RESULT: True,
+    }  # fmt: skip
+    request = request_for(
+        task, 1, options={int(k): v for k, v in options.items()}, retries=4, headers={"a": 1}, x=2
+    )
+    assert (request.id, request.correlation_id, request.task, request.args, request.kwargs) == (
+        "id",
+        "id",
+        "t",
+        (1,),
+        {"x": 2},
+    )
+    assert (request.retries, request.attempts, request.redelivered, request.hostname) == (4, 2, True, "w@h")
+    assert (request.root_id, request.parent_id) == ("id", "p")
+    assert (request.group, request.group_index) == ("00000000-0000-0000-0000-000000000000", 2)
+    assert (request.eta, request.expires) == ("1970-01-01T00:00:01+00:00", "1970-01-01T00:00:02+00:00")
+    assert (request.origin, request.shadow, request.stamps, request.ignore_result) == (
+        "o",
+        "s",
+        {"a": 1},
+        True,
+    )
+    assert request.headers == {"a": 1}
+    assert request.delivery_info == {
+        "exchange": "",
+        "routing_key": "q",
+        "priority": 3,
+        "redelivered": True,
+        "is_eager": False,
+    }
+    assert (request.get("chord"), request.get("nothing", 5)) == (None, 5)
+    assert (request.called_directly, request.is_eager, request.utc) == (False, False, True)
+    assert repr(request) == "<Request t[id] retries=4>"
+    assert (Request().root_id, Request().eta, Request().ignore_result) == (None, None, False)
