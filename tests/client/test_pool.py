@@ -9,7 +9,7 @@ from chervil.client import Client
 from chervil.exceptions import OperationalError
 from chervil.line import open_line
 from chervil.pool import Pool
-from chervil.protocol import Stage
+from chervil.protocol import Code, Stage
 from chervil.protocol import messages as m
 
 
@@ -114,7 +114,7 @@ def test_the_line_given_back_last_is_taken_first(pool):
 
 def test_a_pool_at_its_bound_refuses_at_the_deadline_and_names_the_setting(pool):
     lines = [pool.take(end()), pool.take(end())]
-    with pytest.raises(OperationalError, match="all 2 connections .* raise broker_pool_limit"):
+    with pytest.raises(OperationalError, match=r"all 2 connections .* raise broker_pool_limit"):
         pool.take(monotonic() + 0.02)
     for line in lines:
         pool.give(line)
@@ -140,7 +140,7 @@ def test_a_failed_connection_frees_its_place(broker):
 
     pool = Pool(fail, 1)
     for _ in range(3):
-        with pytest.raises(OperationalError, match="^no$"):
+        with pytest.raises(OperationalError, match=r"^no$"):
             pool.take(end())
 
 

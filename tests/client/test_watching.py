@@ -1,80 +1,278 @@
 import threading
+from time import monotonic
 
 import pytest
 
-from chervil import Chervil, exceptions
-from chervil.exceptions import (
-    AccessRefused,
-    OperationalError,
-)
-from chervil.protocol import Code, Stage
+from chervil import watching
+from chervil.address import BrokerURL, Found
+from chervil.client import Client
+from chervil.exceptions import AccessRefused, OperationalError
+from chervil.protocol import Code, Info, Stage
 from chervil.protocol import messages as m
-
-ID = "3d56f326-34df-4540-ab63-1408aa5b92e4"
-WIRE = bytes.fromhex(ID.replace("-", ""))
 
 
 @pytest.fixture
-def result(app, broker):
-    broker.rows[WIRE] = []
-    return app.AsyncResult(ID)
+def client(broker):
+    made = Client(broker.found)
+    yield made
+    made.close()
 
 
-def finish(broker, stage, codec=None, body=None):
-    broker.statuses[WIRE] = [WIRE, int(stage), codec, body, None]
+@pytest.fixture
+def meanwhile():
+    """Runs something beside the test; what it raises fails the test."""
+    threads, errors = [], []
+
+    def start(run):
+        def kept():
+            try:
+                run()
+            except BaseException as error:
+                errors.append(error)
+
+        threads.append(threading.Thread(target=kept))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+    assert errors == []
 
 
-def test_a_broken_connection_watches_again(result, broker):
+def queued(broker, *ids):
+    for id_ in ids:
+        broker.rows[id_] = []
+
+
+def stages(statuses):
+    return [(status.id, status.stage) for status in statuses]
+
+
+def test_many_are_watched_at_once_and_come_in_the_order_asked(client, broker, meanwhile):
+    queued(broker, "a", "b")
+    broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
+
+    def later():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.finish("b", Stage.FAILURE)
+
+    meanwhile(later)
+    assert stages(client.wait(["b", "a", "nobody"], 10)) == [
+        ("b", Stage.FAILURE),
+        ("a", Stage.SUCCESS),
+        ("nobody", Stage.UNKNOWN),
+    ]
+    assert (broker.counts["Watch"], broker.counts["Query"], broker.counts["Unwatch"]) == (1, 0, 0)
+
+
+def test_nothing_to_wait_for_asks_nobody(client, broker):
+    assert client.wait([]) == []
+    assert broker.hellos == []
+
+
+def test_an_id_asked_for_twice_is_answered_twice(client, broker):
+    broker.finish("a", Stage.SUCCESS)
+    assert stages(client.wait(["a", "a"], 10)) == [("a", Stage.SUCCESS)] * 2
+
+
+def test_what_can_be_no_id_is_refused_before_anything_is_sent(client, broker):
+    with pytest.raises(ValueError, match="a task id"):
+        client.wait(["a", ""])
+    assert broker.hellos == []
+
+
+def test_a_status_in_several_parts_is_put_together(client, broker, meanwhile):
+    queued(broker, "a", "b", "c")
+    broker.finish("c", Stage.SUCCESS)
+
+    def in_parts(peer, message):
+        peer.watched.update(message.ids)
+        *first, last = message.ids
+        for id_ in first:
+            peer.send(m.Status(message.request, [broker.status(id_)], True))
+        peer.send(m.Status(message.request, [broker.status(last)]))
+        return True
+
+    def later():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.finish("a", Stage.SUCCESS)
+        broker.finish("b", Stage.FAILURE)
+
+    broker.scripts[m.Watch] = in_parts
+    meanwhile(later)
+    assert stages(client.wait(["a", "b", "c"], 10)) == [
+        ("a", Stage.SUCCESS),
+        ("b", Stage.FAILURE),
+        ("c", Stage.SUCCESS),
+    ]
+
+
+def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "ROWS_MAX", 10)
+    ids = [str(number) for number in range(25)]
+    queued(broker, *ids)
+    assert stages(client.wait(ids, 0)) == [(id_, Stage.QUEUED) for id_ in ids]
+    assert (broker.counts["Watch"], broker.counts["Query"], broker.counts["Unwatch"]) == (3, 3, 1)
+
+
+def test_at_the_timeout_the_unsettled_are_asked_for_returned_and_unwatched(client, broker):
+    """What is returned is where they are by then, not where they were at first."""
+    queued(broker, "open")
+    broker.finish("done", Stage.SUCCESS)
+
+    def start(peer, message):
+        broker.statuses["open"] = ["open", int(Stage.STARTED), None, None, {int(Info.WORKER): "w@h"}]
+        return False
+
+    broker.scripts[m.Query] = start
+    done, still_open = client.wait(["done", "open"], 0.02)
+    assert (done.stage, still_open.stage, still_open.info) == (
+        Stage.SUCCESS,
+        Stage.STARTED,
+        {Info.WORKER: "w@h"},
+    )
+    assert not still_open.settled
+    broker.wait_for(lambda: broker.counts["Unwatch"] == 1)
+    assert broker.peers[0].watched == {"done"}
+    client.stats()
+    assert len(broker.hellos) == 1
+
+
+def test_what_settles_at_the_last_question_is_settled(client, broker):
+    queued(broker, "a")
+
+    def settle(peer, message):
+        broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
+        return False
+
+    broker.scripts[m.Query] = settle
+    assert stages(client.wait(["a"], 0.02)) == [("a", Stage.SUCCESS)]
+    assert broker.counts["Unwatch"] == 0
+
+
+def test_the_reason_is_asked_for_after_two_seconds():
+    assert watching.ASK_WHY_AFTER == 2.0
+
+
+def test_the_reason_of_what_is_open_is_asked_for_once(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
+    queued(broker, "open")
+    broker.finish("done", Stage.SUCCESS)
+    told = []
+
+    def tell(statuses):
+        told.append(stages(statuses))
+        broker.finish("open", Stage.SUCCESS)
+
+    assert [status.stage for status in client.wait(["done", "open"], 10, tell)] == [Stage.SUCCESS] * 2
+    assert told == [[("open", Stage.QUEUED)]]
+    assert broker.counts["Query"] == 1
+
+
+def test_the_reason_is_not_asked_for_when_nobody_wants_it(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.0)
+    queued(broker, "a")
+    client.wait(["a"], 0.05)
+    assert broker.counts["Query"] == 1  # the one at the timeout
+
+
+def test_what_settled_while_the_reason_was_asked_for_is_not_told(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
+    queued(broker, "a")
+    told = []
+
+    def settle(peer, message):
+        broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
+        return False
+
+    broker.scripts[m.Query] = settle
+    assert stages(client.wait(["a"], None, told.append)) == [("a", Stage.SUCCESS)]
+    assert told == []
+
+
+def test_an_error_of_the_callback_comes_out_and_closes_the_line(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
+    queued(broker, "a")
+
+    def fail(statuses):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        client.wait(["a"], 10, fail)
+    broker.wait_for(lambda: not broker.peers)
+
+
+def test_a_broken_connection_is_opened_and_watched_again(client, broker, meanwhile):
+    queued(broker, "a", "b")
+
     def run():
         broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.finish("b", Stage.SUCCESS)
         broker.cut_all()
         broker.wait_for(lambda: broker.counts["Watch"] == 2)
-        broker.finish(WIRE, Stage.SUCCESS, "json", b"7")
+        broker.finish("a", Stage.SUCCESS)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert result.get(timeout=10) == 7
-    thread.join(10)
+    meanwhile(run)
+    assert stages(client.wait(["a", "b"], 10)) == [("a", Stage.SUCCESS), ("b", Stage.SUCCESS)]
+    assert len(broker.hellos) == 2
 
 
-def test_a_broker_that_says_goodbye_is_watched_again(result, broker):
+def test_a_broker_that_says_goodbye_is_watched_again(client, broker):
+    queued(broker, "a")
+
     def goodbye(peer, message):
         broker.scripts.clear()
         peer.send(m.Status(message.request, [broker.status(id_) for id_ in message.ids]))
         peer.send(m.Goodbye(Code.SHUTDOWN))
-        finish(broker, Stage.SUCCESS, "json", b"8")
+        broker.finish("a", Stage.SUCCESS)
         return True
 
     broker.scripts[m.Watch] = goodbye
-    assert result.get(timeout=10) == 8
+    assert stages(client.wait(["a"], 10)) == [("a", Stage.SUCCESS)]
 
 
-def test_a_broker_lost_while_waiting_ends_in_the_last_thing_known(result, broker):
+def test_a_result_that_ended_while_the_connection_was_away_is_found(client, broker, meanwhile):
+    queued(broker, "a")
+
+    def run():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        with broker.changed:
+            for peer in broker.peers:
+                peer.watched.clear()
+            broker.finish("a", Stage.SUCCESS)
+        broker.cut_all()
+
+    meanwhile(run)
+    assert stages(client.wait(["a"], 10)) == [("a", Stage.SUCCESS)]
+
+
+def test_a_broker_lost_while_waiting_ends_in_the_last_thing_known(client, broker, meanwhile):
+    queued(broker, "a")
+
     def run():
         broker.wait_for(lambda: broker.counts["Watch"] == 1)
         broker.scripts[m.Hello] = lambda peer, message: peer.cut() or True
         broker.cut_all()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    with pytest.raises(exceptions.TimeoutError, match="queued"):
-        result.get(timeout=0.5)
-    thread.join(10)
+    meanwhile(run)
+    assert stages(client.wait(["a"], 0.5)) == [("a", Stage.QUEUED)]
 
 
-def test_a_broker_that_breaks_before_its_first_answer_is_an_error(result, broker):
+def test_a_broker_that_breaks_before_its_first_answer_is_an_error(client, broker):
     broker.scripts[m.Watch] = lambda peer, message: peer.cut() or True
-    with pytest.raises(OperationalError, match="lost the broker"):
-        result.get(timeout=0.3)
+    with pytest.raises(OperationalError, match="lost the broker while waiting"):
+        client.wait(["a"], 0.3)
+    assert broker.counts["Watch"] > 1
 
 
 def test_no_broker_at_all_is_an_error_at_once(tmp_path):
-    app = Chervil("x", broker=f"chervil+unix://{tmp_path}/none.sock")
-    with pytest.raises(OperationalError):
-        app.AsyncResult(ID).get(timeout=30)
+    started = monotonic()
+    with pytest.raises(OperationalError, match="cannot reach"):
+        Client(Found(BrokerURL("chervil+unix", path=str(tmp_path / "none")), "app")).wait(["a"], 30)
+    assert monotonic() - started < 10
 
 
-def test_access_refused_is_not_tried_again(result, broker):
+def test_access_refused_is_not_tried_again(client, broker):
     def deny(peer, message):
         peer.send(m.Error(None, Code.AUTH_FAILED, "no"))
         peer.cut()
@@ -82,19 +280,23 @@ def test_access_refused_is_not_tried_again(result, broker):
 
     broker.scripts[m.Hello] = deny
     with pytest.raises(AccessRefused):
-        result.get(timeout=30)
+        client.wait(["a"], 30)
+    assert broker.counts["Hello"] == 1
 
 
-def test_many_are_waited_for_at_once(app, broker):
-    broker.rows.update({"a": [], "b": []})
-    broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
+def test_access_refused_when_connecting_again_ends_the_wait(client, broker, meanwhile):
+    queued(broker, "a")
 
-    def later():
+    def deny(peer, message):
+        peer.send(m.Error(None, Code.AUTH_FAILED, "no"))
+        peer.cut()
+        return True
+
+    def run():
         broker.wait_for(lambda: broker.counts["Watch"] == 1)
-        broker.finish("b", Stage.FAILURE)
+        broker.scripts[m.Hello] = deny
+        broker.cut_all()
 
-    thread = threading.Thread(target=later)
-    thread.start()
-    statuses = app.client.wait(["b", "a", "nobody"], 10)
-    thread.join(10)
-    assert [s.stage for s in statuses] == [Stage.FAILURE, Stage.SUCCESS, Stage.UNKNOWN]
+    meanwhile(run)
+    with pytest.raises(AccessRefused, match="AUTH_FAILED"):
+        client.wait(["a"])
