@@ -24,12 +24,11 @@ _FAILURE_TYPES = {
 
 
 def outgoing(effects: Effects, bodies: Bodies, now: int, wall: int) -> Iterator[tuple[int, Message]]:
-    """(session, message) for everything that a pump sends, in an order that peers may rely on.
+    """(session, message) for everything that a pump sends, what somebody waits for most first.
 
-    Replies come first: a CONFIRM is out before the RESULT of what it confirmed. `now` and `wall` are
-    the engine's clocks, for expiries that are counted down.
+    So deliveries leave before the confirms: a worker begins while the publisher reads. `now` and
+    `wall` are the engine's clocks, for expiries that are counted down.
     """
-    yield from effects.replies
     for session, tasks in effects.grants:
         rows = [
             _delivery_row(task, bodies)
@@ -47,6 +46,7 @@ def outgoing(effects: Effects, bodies: Bodies, now: int, wall: int) -> Iterator[
         else:
             for number, rows in enumerate(parts, 1):
                 yield session, Status(request, rows, True if number < len(parts) else None)
+    yield from effects.replies
 
 
 def _delivery_row(task: Task, bodies: Bodies, expires_ms: int | None = None) -> DeliveryRow:

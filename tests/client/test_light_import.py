@@ -21,7 +21,9 @@ def test_importing_chervil_is_light():
 
 def test_defining_tasks_is_light():
     code = "import chervil; app = chervil.Chervil('x'); add = app.task(lambda x: x)"
-    assert loaded_by(code) & {"asyncio", "ssl", "click", "uvloop", "inspect"} == set()
+    # What a measurement of coverage loads into every process is not ours.
+    heavy = {"asyncio", "ssl", "click", "uvloop", "inspect"} - loaded_by("pass")
+    assert loaded_by(code) & heavy == set()
 
 
 def test_no_part_of_the_client_loads_what_it_never_needs():

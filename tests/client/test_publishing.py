@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chervil.current import Running, running
-from chervil.exceptions import EncodeError, PublishRefused
+from chervil.exceptions import EncodeError, PublishRefused, PublishUnconfirmed
 from chervil.protocol import TaskOption
+from chervil.protocol import messages as m
 from chervil.protocol.limits import BODY_MAX
 from chervil.publishing import new_wire_id, new_wire_ids
 from chervil.request import Request
@@ -161,3 +162,53 @@ def test_send_task_needs_no_code(app, broker, add):
         app.send_task("x", nonsense=1)
     with pytest.raises(ValueError, match="task x"):
         app.send_task("x" * 300)
+
+
+def test_the_json_of_a_call_is_its_arguments_and_nothing_else(add, broker):
+    add.delay(2, y=3)
+    id_, name, queue, priority, opts, headers, codec, body = published(broker)
+    assert (len(id_), name, queue, priority, opts, headers, codec) == (
+        16, add.name, "default", 0, None, None, "json",
+    )  # fmt: skip
+    assert body == b'[[2],{"y":3}]'
+
+
+def test_empty_headers_do_not_travel(add, broker):
+    add.apply_async([1], headers={})
+    assert published(broker)[5] is None
+
+
+def test_a_uuid_of_ones_own_travels_as_its_bytes(add, broker):
+    id_ = "3d56f326-34df-4540-ab63-1408aa5b92e4"
+    assert add.apply_async([1], task_id=id_).id == id_
+    assert published(broker)[0] == uuid.UUID(id_).bytes
+
+
+def test_a_call_without_a_word_leaves_the_tasks_options(app, broker):
+    task = app.task(name="t", queue="q", priority=0, expires=5)(lambda: None)
+    app.conf.task_default_priority = 7
+    task.apply_async(queue=None, priority=None, expires=None, serializer=None, ignore_result=None)
+    row = published(broker)
+    assert (row[2], row[3], row[4], row[6]) == ("q", 0, {TaskOption.EXPIRES_MS: 5000}, "json")
+
+
+def test_a_task_known_here_lends_its_options_to_a_call_by_name(app, broker):
+    app.task(name="t", queue="q", serializer="msgpack")(lambda: None)
+    app.send_task("t", [1])
+    row = published(broker)
+    assert (row[2], row[6], decode(row[6], row[7])) == ("q", "msgpack", [[1], {}])
+
+
+def test_delay_many_takes_a_generator_and_gives_every_row_the_same_options(add, broker):
+    add.delay_many(((n,) for n in range(3)), countdown=1, headers={"h": 1}, ignore_result=True)
+    expected = {TaskOption.DELAY_MS: 1000, TaskOption.IGNORE_RESULT: True}
+    assert [row[4] for row in broker.rows.values()] == [expected] * 3
+    assert {decode("json", row[5])["h"] for row in broker.rows.values()} == {1}
+
+
+def test_the_publish_timeout_of_the_settings_is_the_deadline(add, app, broker):
+    app.conf.task_publish_timeout = 0.1
+    broker.scripts[m.Publish] = lambda peer, message: True
+    with pytest.raises(PublishUnconfirmed) as caught:
+        add.apply_async([1], task_id="mine")
+    assert caught.value.task_ids == ["mine"]

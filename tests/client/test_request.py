@@ -12,7 +12,7 @@ def app():
 
 
 def test_a_request_has_celerys_names(app):
-    task = app.task(lambda: None, name="t") if False else app.task(name="t")(lambda: None)
+    task = app.task(name="t")(lambda: None)
     options = {
         TaskOption.PARENT_ID: "p", TaskOption.GROUP_ID: bytes(16), TaskOption.GROUP_INDEX: 2, TaskOption.DUE_AT: 1000,
         TaskOption.EXPIRES_AT: 2000, TaskOption.ORIGIN: "o", TaskOption.SHADOW: "s", TaskOption.STAMPS: {"a": 1},
@@ -50,3 +50,36 @@ def test_a_request_has_celerys_names(app):
     assert (request.called_directly, request.is_eager, request.utc) == (False, False, True)
     assert repr(request) == "<Request t[id] retries=4>"
     assert (Request().root_id, Request().eta, Request().ignore_result) == (None, None, False)
+
+
+def test_without_a_delivery_it_is_a_direct_call():
+    request = Request()
+    assert (request.id, request.called_directly, request.is_eager, request.retries) == (None, True, False, 0)
+    assert (request.parent_id, request.group, request.expires, request.correlation_id) == (None,) * 4
+    assert request.delivery_info["redelivered"] is False
+
+
+def test_ids_travel_as_bytes_and_are_read_as_text(app):
+    task = app.task(name="t")(lambda: None)
+    options = {int(TaskOption.PARENT_ID): bytes(15) + b"\1", int(TaskOption.ROOT_ID): bytes(15) + b"\2"}
+    request = request_for(task, options=options)
+    assert (request.wire_id, request.id) == ("id", "id")
+    assert request.parent_id == "00000000-0000-0000-0000-000000000001"
+    assert request.root_id == "00000000-0000-0000-0000-000000000002"
+
+
+def test_a_request_without_options_shares_no_options_with_another(app):
+    task = app.task(name="t")(lambda: None)
+    assert request_for(task).options == {}
+    assert request_for(task, options={int(TaskOption.ORIGIN): "o"}).origin == "o"
+    assert request_for(task).origin is None
+
+
+def test_a_longer_row_of_a_later_version_is_read():
+    row = [bytes(16), 7, False, 0, 0, "t", "q", 0, None, None, "msgpack", b"", None, "new", "newer"]
+    request = Request.from_delivery(row, (), {}, None, None)
+    assert (request.id, request.codec, request.redelivered) == (
+        "00000000-0000-0000-0000-000000000000",
+        "msgpack",
+        False,
+    )

@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -153,3 +154,77 @@ def test_raising_retry_oneself_runs_again(app):
 
     request = request_for(task)
     assert retry_options(execute(task, request).retry, task, request) == {RetryOption.DELAY_MS: 5000}
+
+
+def test_exhausted_retries_tell_the_arguments_they_were_for(app):
+    @app.task(bind=True, max_retries=0, name="t")
+    def task(self, x, how=None):
+        raise self.retry(**(how or {}))
+
+    error = run(task, 1).exception
+    assert str(error) == "Can't retry t[id] args:(1,) kwargs:{}"
+    assert (error.task_args, error.task_kwargs) == ((1,), {})
+    error = run(task, 1, how={"args": [2], "kwargs": {"x": 3}}).exception
+    assert (error.task_args, error.task_kwargs) == ([2], {"x": 3})
+
+
+def test_a_limit_of_one_retry_overrules_the_tasks_own(again):
+    assert isinstance(run(again, retries=1, max_retries=1).exception, MaxRetriesExceededError)
+    assert run(again, retries=0, max_retries=1).outcome is Outcome.RETRY
+
+
+def test_eta_wins_over_countdown_and_a_naive_one_is_in_the_apps_zone(app, again):
+    app.conf.timezone = "Europe/Berlin"
+    naive = datetime(1970, 1, 2)  # noqa: DTZ001  # naive is the point
+    assert asked(again, eta=naive, countdown=5, expires=naive) == {
+        RetryOption.DUE_AT: 82_800_000,
+        RetryOption.EXPIRES_AT: 82_800_000,
+    }
+
+
+def test_a_countdown_of_zero_is_now_and_not_the_default(again):
+    assert asked(again, countdown=0) == {RetryOption.DELAY_MS: 0}
+
+
+def test_a_retry_that_changes_nothing_has_no_body(again):
+    options = asked(again, countdown=1)
+    assert RetryOption.BODY not in options
+    assert {type(key) for key in options} == {int}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"countdown": -1}, "countdown wants 0 to"),
+        ({"priority": 10}, "priority "),
+        ({"queue": ""}, "queue "),
+        ({"nonsense": 1}, r"retry\(\) of .* has no option 'nonsense'"),
+        ({"queu": "q"}, "did you mean 'queue'"),
+        ({"expires": "soon"}, "expires wants seconds or a timedelta"),
+    ],
+)
+def test_a_wrong_value_is_named(again, how, said):
+    assert re.search(said, str(run(again, **how).exception))
+
+
+def test_retry_while_an_error_is_handled_raises_exc_with_that_as_its_cause(app):
+    @app.task(bind=True, max_retries=0)
+    def task(self):
+        try:
+            raise KeyError("first")
+        except KeyError:
+            self.retry(exc=ValueError("x"))
+
+    error = run(task).exception
+    assert isinstance(error, ValueError)
+    assert isinstance(error.__cause__, KeyError)
+
+
+def test_a_retry_returned_says_when_and_why(app):
+    @app.task(bind=True)
+    def task(self):
+        kept.append(self.retry(throw=False, countdown=4, exc=ValueError("x")))
+
+    kept = []
+    assert run(task).retry is kept[0]
+    assert (kept[0].when, str(kept[0].exc), kept[0].is_eager) == (4, "x", False)

@@ -178,6 +178,8 @@ class Children:
             assert task is not None, "a child answers what it was sent, once"
             outcome, codec, body, options = packets.unpack(payload)
             self._owner.complete(task, outcome, codec, body, options)
+            if not self._slots.load(index):
+                return  # it was sent nothing else, so it has nothing else to say
 
     def _take_back(self, index: int) -> None:
         ends = self._ends[index]

@@ -103,6 +103,10 @@ class Slots:
         """How many tasks are with the children."""
         return sum(len(slot.sent) for slot in self._slots)
 
+    def load(self, index: int) -> int:
+        """How many tasks are with the child of a slot."""
+        return len(self._slots[index].sent)
+
     @property
     def capacity(self) -> int:
         """How many tasks all slots together should have at present."""

@@ -93,11 +93,15 @@ class Engine:
     def pump(self) -> Effects:
         """Fires timers, leases ready tasks, keeps results within their limits; returns what piled up."""
         state = self._state
-        purging.fire(state)
-        state.forget(state.results.sweep(state.now, state.effects.freed))
-        leasing.lease(state)
+        # Most pumps have no timer that fires, and many nothing to lease: they do not go there.
+        due, wall_due = self.next_timer()
+        if (due is not None and due <= state.now) or (wall_due is not None and wall_due <= state.wall):
+            purging.fire(state)
+            state.forget(state.results.sweep(state.now, state.effects.freed))
+            state.warn_of_unserved()
+        if state.woken or state.active:
+            leasing.lease(state)
         state.trim_results()
-        state.warn_of_unserved()
         effects = state.effects
         if state.pushes:
             effects.statuses += [(session, None, rows) for session, rows in state.pushes.items()]

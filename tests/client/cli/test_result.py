@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from chervil.client import Status
+from chervil.exceptions import OperationalError
 from chervil.protocol import Info, Stage
 from tests.client.cli.conftest import Broker, Ran
 
@@ -41,3 +44,40 @@ def test_a_task_that_has_not_ended_is_124_and_says_where_it_is(chervil: Run, bro
     broker.statuses = [Status(ID, Stage.SCHEDULED, None, None, {Info.DUE_IN_MS: 1500})]
     assert chervil("result", ID) == Ran(124, "", f"Task {ID}: scheduled; due in 1.5 s\n")
     assert broker.waited == []
+
+
+def test_asking_without_wait_is_one_query(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.SUCCESS, "json", b"5", {})]
+    assert chervil("result", ID) == Ran(0, "5\n", "")
+    assert broker.waited == []
+
+
+def test_wait_without_timeout_waits_for_ever(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.SUCCESS, "json", b"5", {})]
+    assert chervil("result", ID, "--wait") == Ran(0, "5\n", "")
+    assert broker.waited == [None]
+
+
+def test_a_timeout_of_zero_is_taken_and_a_negative_one_refused(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.STARTED, None, None, {})]
+    assert chervil("result", ID, "-w", "--timeout", "0").code == 124
+    assert broker.waited == [0.0]
+    assert chervil("result", ID, "-w", "--timeout", "-1").code == 2
+
+
+@pytest.mark.parametrize("wait", [[], ["--wait"]])
+def test_the_client_is_closed_whatever_happens(
+    chervil: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch, wait: list[str]
+) -> None:
+    closed: list[bool] = []
+
+    def fail(*args: Any) -> list[Status]:
+        raise OperationalError("cannot reach it")
+
+    monkeypatch.setattr(broker, "close", lambda: closed.append(True))
+    monkeypatch.setattr(broker, "query", fail)
+    monkeypatch.setattr(broker, "wait", fail)
+    ran = chervil("result", ID, *wait)
+    assert ran.code == 69
+    assert "cannot reach it" in ran.err
+    assert closed == [True]

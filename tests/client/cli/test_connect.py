@@ -1,0 +1,98 @@
+"""The app and the client of the verbs that talk to a broker: which one it is, and where it is found."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chervil.cli.common import Common
+from chervil.cli.connect import app_for, open_client
+from chervil.exceptions import AppNotFound
+
+APP = """
+from chervil import Chervil
+app = Chervil("{name}", broker="chervil://of-the-app:1", include={include})
+"""
+
+
+@pytest.fixture
+def name(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name for a module in the working folder, new for each test."""
+    import sys
+
+    name = f"connect_{abs(hash(request.node.nodeid))}"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield name
+    for module in [module for module in sys.modules if module.startswith(name)]:
+        del sys.modules[module]
+
+
+def write_app(name: str, include: tuple[str, ...] = ()) -> None:
+    Path(f"{name}.py").write_text(APP.format(name=name, include=include))
+
+
+def common_for(app: str | None = None, broker: str | None = None) -> Common:
+    return Common(app=app, broker=broker, workdir=Path.cwd())
+
+
+def test_without_an_app_there_is_one_without_tasks_at_the_broker_that_is_meant() -> None:
+    app = app_for(common_for(broker="chervil://flag:1"))
+    assert list(app.tasks) == []
+    assert (str(app.client.found.url), app.client.found.source) == ("chervil://flag:1", "flag --broker")
+
+
+def test_the_apps_own_setting_says_which_broker(name: str) -> None:
+    write_app(name)
+    app = app_for(common_for(name))
+    assert (app.main, str(app.client.found.url), app.client.found.source) == (
+        name,
+        "chervil://of-the-app:1",
+        "app",
+    )
+
+
+def test_the_flag_wins_over_the_apps_setting(name: str) -> None:
+    write_app(name)
+    assert str(app_for(common_for(name, "chervil://flag:1")).client.found.url) == "chervil://flag:1"
+
+
+def test_the_modules_that_the_app_includes_are_imported(name: str) -> None:
+    write_app(name, (f"{name}_tasks",))
+    Path(f"{name}_tasks.py").write_text(f"from {name} import app\n@app.task(name='t')\ndef t(): ...\n")
+    assert list(app_for(common_for(name)).tasks) == ["t"]
+
+
+def test_an_included_module_that_fails_is_named_and_its_error_kept(name: str) -> None:
+    write_app(name, (f"{name}_tasks",))
+    Path(f"{name}_tasks.py").write_text("1 / 0")
+    with pytest.raises(
+        AppNotFound, match=r"app\.conf\.include cannot be imported: division by zero"
+    ) as caught:
+        app_for(common_for(name))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_client_needs_no_app_where_something_else_says_the_broker(name: str) -> None:
+    Path(f"{name}.py").write_text("raise RuntimeError")
+    client = open_client(common_for(name, "chervil://flag:1"))
+    assert client.found.source == "flag --broker"
+
+
+def test_a_client_needs_no_app_where_the_environment_says_the_broker(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHERVIL_BROKER_URL", "chervil://environment:1")
+    Path(f"{name}.py").write_text("raise RuntimeError")
+    assert str(open_client(common_for(name)).found.url) == "chervil://environment:1"
+
+
+def test_a_client_asks_the_app_where_only_that_can_say_the_broker(name: str) -> None:
+    write_app(name)
+    assert str(open_client(common_for(name)).found.url) == "chervil://of-the-app:1"
+
+
+def test_a_client_without_any_word_goes_to_the_default_broker() -> None:
+    assert "CHERVIL_BROKER_URL" not in os.environ
+    found = open_client(common_for()).found
+    assert (str(found.url), found.source) == ("chervil://127.0.0.1:2437", "default")
