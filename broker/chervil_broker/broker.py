@@ -15,6 +15,7 @@ from typing import Any
 
 from chervil.protocol import Code, LocalProtocolError, Message
 from chervil.protocol.limits import HEARTBEAT_MS, MISSED_HEARTBEATS
+from chervil.protocol.messages import Completed
 from chervil.version import __version__
 from chervil_broker.bodies import Bodies
 from chervil_broker.engine.engine import Engine
@@ -29,6 +30,9 @@ log = logging.getLogger("chervil.broker")
 
 #: Connections at once. Each costs a few KiB; more than this is a mistake or an attack.
 CONNECTIONS_MAX = 20_000
+#: How long a COMPLETED may wait for another frame to the same peer. Nobody waits for it: a worker only
+#: keeps its completions until then. Measured: a write and a wakeup less in every round trip.
+UNHURRIED_SECONDS = 0.01
 #: How often peers are looked at for heartbeats owed and missed, in seconds.
 SWEEP_SECONDS = HEARTBEAT_MS / 1000 / 4
 #: Silence after which a peer is lost: the missed heartbeats and half of one for the way.
@@ -67,6 +71,9 @@ class Broker:
         self._timer_at = 0.0
         self._replies: list[tuple[Peer, Message]] = []
         self._leaving: list[Peer] = []
+        #: Answers to COMPLETE that wait for company, and the clock (ns) when the first of them came.
+        self._unhurried: dict[Peer, list[Completed]] = {}
+        self._unhurried_since = 0
         self._sessions = 0
         #: The store's sequence of the last batch.
         self._sequence = 0
@@ -99,6 +106,7 @@ class Broker:
     def forget(self, peer: Peer) -> None:
         """The connection is gone; its leases go back to their queues."""
         del self.peers[peer.session]
+        self._unhurried.pop(peer, None)
         if not self.peers:
             self.all_gone.set()
         if peer.in_session:
@@ -163,11 +171,17 @@ class Broker:
         frames: dict[Peer, list[bytes]] = {}
         for session, message in outgoing(effects, self.bodies, now, wall):
             peer = self.peers.get(session)
-            if peer is not None:
+            if peer is None:
+                continue
+            if type(message) is Completed and message.exceptions is None:
+                self._unhurried.setdefault(peer, []).append(message)
+            else:
                 self._add_frame(frames, peer, message)
         for peer, message in self._replies:
             self._add_frame(frames, peer, message)
         self._replies.clear()
+        if self._unhurried:
+            self._add_unhurried(frames, now)
         for peer in self._leaving:
             frames.setdefault(peer, []).append(peer.farewell())
         self.bodies.free(effects.freed)
@@ -188,6 +202,18 @@ class Broker:
             frames[peer] = [frame]
         else:
             known.append(frame)
+
+    def _add_unhurried(self, frames: dict[Peer, list[bytes]], now: int) -> None:
+        """COMPLETEDs go along with other frames for their peer, or when the oldest has waited long enough."""
+        if self._unhurried_since == 0:
+            self._unhurried_since = now
+            self._loop.call_later(UNHURRIED_SECONDS, self.wake)
+        due = now - self._unhurried_since >= UNHURRIED_SECONDS * 1e9
+        for peer in [peer for peer in self._unhurried if due or peer.leaving or peer in frames]:
+            for message in self._unhurried.pop(peer):
+                self._add_frame(frames, peer, message)
+        if not self._unhurried:
+            self._unhurried_since = 0
 
     def _release_when_durable(self, records: list[tuple[Any, ...]], frames: dict[Peer, list[bytes]]) -> None:
         leaving, self._leaving = self._leaving, []

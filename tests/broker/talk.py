@@ -35,16 +35,26 @@ class Talker:
     async def next(self) -> Message:
         """The next message; raises EOFError at the end of the connection."""
         while not self._came:
-            data = await asyncio.wait_for(self.reader.read(1 << 20), DEADLINE)
-            if not data:
-                raise EOFError
-            self._came += self.connection.receive(data)
+            await self._read()
         return self._came.pop(0)
 
     async def expect(self, kind: type[M]) -> M:
-        message = await self.next()
-        assert isinstance(message, kind), message
-        return message
+        """The next message of a kind; others wait, for answers to several requests come in any order."""
+        while True:
+            for at, message in enumerate(self._came):
+                if isinstance(message, kind):
+                    del self._came[at]
+                    return message
+            try:
+                await self._read()
+            except EOFError:
+                raise AssertionError(f"no {kind.__name__} came, but {self._came}") from None
+
+    async def _read(self) -> None:
+        data = await asyncio.wait_for(self.reader.read(1 << 20), DEADLINE)
+        if not data:
+            raise EOFError
+        self._came += self.connection.receive(data)
 
     async def ended(self) -> bool:
         """Whether the broker closes without saying more."""

@@ -14,7 +14,7 @@ def granted(bodies: Bodies, body: bytes, options=None) -> Task:
     return Task(ID, "tasks.add", "default", 0, options, handle, len(body), 1, 0)
 
 
-def test_replies_leave_before_deliveries_and_results():
+def test_deliveries_leave_first_and_replies_last():
     bodies = Bodies()
     effects = Effects()
     effects.statuses.append(
@@ -22,7 +22,7 @@ def test_replies_leave_before_deliveries_and_results():
     )
     effects.grants.append((1, [granted(bodies, b"[]")]))
     effects.replies.append((1, Confirm(1, 1)))
-    assert [type(message) for _, message in outgoing(effects, bodies, 0, 0)] == [Confirm, Deliver, Result]
+    assert [type(message) for _, message in outgoing(effects, bodies, 0, 0)] == [Deliver, Result, Confirm]
 
 
 def test_deliveries_are_split_where_a_frame_would_be_too_long():
