@@ -37,7 +37,7 @@ def bench(names: tuple[str, ...], repeat: int, json_file: Path | None) -> None:
                     f"  run {run + 1}: {measure.name}: {_show(figures[measure.name][-1])} {measure.unit}",
                     err=True,
                 )
-    limit = Echo(statistics.median(e.per_second for e in echoes), statistics.median(e.p50_ms for e in echoes))
+    limit = Echo(*[statistics.median(values) for values in zip(*echoes, strict=True)])
     rows = [_row(measure, figures[measure.name], limit) for measure in chosen]
     _print(rows, limit, repeat)
     if json_file is not None:
@@ -71,7 +71,8 @@ def _row(measure: Measure, values: list[float], limit: Echo) -> dict[str, Any]:
 def _print(rows: list[dict[str, Any]], limit: Echo, repeat: int) -> None:
     click.echo(f"\n{_machine()}; medians of {repeat}; --memory, worker -c 2, results stored, late acks")
     click.echo(
-        f"echo limit: {_show(limit.per_second)} round trips/s, p50 {limit.p50_ms:.3f} ms; "
+        f"echo limit: {_show(limit.per_second)} round trips/s, p50 {limit.p50_ms:.3f} ms "
+        f"({limit.paced_p50_ms:.3f} ms at 50/s); "
         f"msgpack there and back: {msgpack_round_trip() * 1e6:.2f} us a row\n"
     )
     click.echo("| what | median | min | max | to echo | target | met |")

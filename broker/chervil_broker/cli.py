@@ -76,6 +76,7 @@ broker = click.Command(
     "broker",
     params=_flags(),
     callback=_broker,
+    context_settings={"help_option_names": ["-h", "--help"]},
     short_help="Start a broker.",
     help="""Start a broker: it holds tasks until workers run them, and results until callers fetch them.
 

@@ -123,6 +123,7 @@ def publish(broker: "Broker", peer: "Peer", message: Publish) -> None:
 
 
 def watch(broker: "Broker", peer: "Peer", message: Watch) -> None:
+    peer.watches.add(message.request)
     broker.engine.watch(peer.session, message.request, message.ids)
 
 

@@ -35,6 +35,8 @@ class Peer(asyncio.Protocol):
         self.in_session = False
         #: Has subscribed: heartbeats are owed both ways.
         self.consumes = False
+        #: Requests of WATCHes that are not answered yet.
+        self.watches: set[int] = set()
         #: Has said GOODBYE; closed once what it was promised has been written.
         self.leaving = False
         self.heard = broker.seconds()

@@ -112,7 +112,8 @@ class Client:
 
         def ask(line: Line, end: float) -> list[Status]:
             found: list[Status] = []
-            for part in _parts(wires):
+            for part in parts(wires):
+                check_open(line)
                 found += _statuses(line.ask(line.exchange.query(part), end))
             return found
 
@@ -146,14 +147,18 @@ class Client:
     ) -> list[Status]:
         """Waits until all tasks are settled; returns their statuses in the order asked.
 
-        After `timeout` seconds it returns what is known, unsettled ones included. `on_wait` is called once,
-        after ASK_WHY_AFTER seconds in vain, with the statuses of those that are open. When the connection
-        breaks it connects and watches again. Raises OperationalError when the broker could not be
-        reached at first, or not before the timeout.
+        After `timeout` seconds it returns what is known, unsettled ones included; with 0 it asks once, as
+        `query` does. `on_wait` is called once, after ASK_WHY_AFTER seconds in vain, with the statuses of
+        those that are open. When the connection breaks it connects and watches again; when an answer
+        stays away for REQUEST_SECONDS it tries once more.
+
+        Raises OperationalError when the broker could not be reached at first, or not again before the
+        timeout, when it refuses, or does not answer; chervil's TimeoutError when the timeout passes before
+        the broker has said a word about some of the tasks.
         """
         from chervil.watching import Watching
 
-        return Watching(self._pool, ids, timeout, on_wait).run()
+        return Watching(self._pool, self.found, ids, timeout, on_wait).run()
 
     def close(self) -> None:
         """Closes the idle connections; the client may be used again."""
@@ -209,6 +214,7 @@ class _Publication:
                 try:
                     request, data = line.exchange.publish(frames[following])
                 except LocalProtocolError as error:
+                    check_open(line)
                     raise PublishRefused(self.open_ids(), error.code, error.message) from None
                 line.send(data, end)
                 under_way.append(request)
@@ -238,8 +244,16 @@ class _Publication:
         return PublishRefused([to_text(id_) for id_, _, _ in self.refused], code, message)
 
 
-def _parts(wires: list[WireId]) -> list[list[WireId]]:
+def parts(wires: list[WireId]) -> list[list[WireId]]:
+    """Ids in as many as a frame may hold."""
     return [wires[at : at + ROWS_MAX] for at in range(0, len(wires), ROWS_MAX)]
+
+
+def check_open(line: Line) -> None:
+    """Raises LineBroken where the broker has said goodbye: it may be asked nothing more."""
+    ended = line.exchange.ended
+    if ended is not None:
+        raise LineBroken(str(ended), ended.code)
 
 
 def _statuses(reply: object) -> list[Status]:

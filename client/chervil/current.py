@@ -18,8 +18,11 @@ class Running(NamedTuple):
     request: "Request"
 
 
-#: The innermost task that runs in this thread or asyncio task; None outside of tasks.
+#: The innermost task that runs in this thread or asyncio task, called directly or not; None outside of tasks.
 running: ContextVar[Running | None] = ContextVar("chervil_running", default=None)
+#: The innermost request with an id, that is, of a run that is no direct call: what is published here has it
+#: as its parent.
+parent: "ContextVar[Request | None]" = ContextVar("chervil_parent", default=None)
 
 _current: "Chervil | None" = None
 _default: "Chervil | None" = None

@@ -158,8 +158,6 @@ class Retry(Exception):
     #: New positional and keyword arguments for the next run; None leaves them as they were.
     task_args: Sequence[Any] | None = None
     task_kwargs: Mapping[str, Any] | None = None
-    #: `queue`, `priority`, `expires`, `headers`, `serializer` for the next run, where they change.
-    options: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -173,6 +171,8 @@ class Retry(Exception):
         self.exc = exc
         self.when = when
         self.is_eager = is_eager
+        #: `queue`, `priority`, `expires`, `headers`, `serializer` for the next run, where they change.
+        self.options: Mapping[str, Any] = {}
 
     def humanize(self) -> str:
         """When it runs again, as text."""

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chervil.current import Running, running
+from chervil.current import Running, parent, running
 from chervil.exceptions import Retry
 from chervil.protocol.vocabulary import Outcome
 from chervil.request import Request
@@ -34,13 +34,14 @@ class Finished(NamedTuple):
 
 
 def execute(task: "Task[..., Any]", request: Request) -> Finished:
-    """Runs `task.run` with the request's arguments, `self.request` being that request.
+    """Runs `task.run` with the request's arguments, `self.request` being that request, which has an id.
 
     Whatever the function raises ends up in the answer, SystemExit included; only KeyboardInterrupt
     propagates. A coroutine is run to its end on this thread's own event loop, which is kept from one task
     to the next.
     """
-    token = running.set(Running(task, request))
+    outer = running.set(Running(task, request))
+    outer_parent = parent.set(request)
     try:
         value = task.run(*request.args, **request.kwargs)
         if type(value) is CoroutineType:
@@ -54,7 +55,8 @@ def execute(task: "Task[..., Any]", request: Request) -> Finished:
     except BaseException as error:
         return Finished(Outcome.FAILURE, None, error, _format(error), None)
     finally:
-        running.reset(token)
+        parent.reset(outer_parent)
+        running.reset(outer)
     return Finished(Outcome.SUCCESS, value, None, None, None)
 
 

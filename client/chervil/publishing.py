@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chervil.current import running
+from chervil.current import parent
 from chervil.exceptions import EncodeError, PublishRefused
 from chervil.options import CallOptions
 from chervil.protocol.errors import Code
@@ -175,9 +175,8 @@ class Publisher:
             options[_IGNORE_RESULT] = True
         if conf.result_expires != 86400:  # what the broker takes without being told
             options[_RESULT_EXPIRES_MS] = _result_expires_ms(conf.result_expires)
-        here = running.get()
-        if here is not None and here.request.wire_id is not None:
-            request = here.request
+        request = parent.get()
+        if request is not None:
             options[_PARENT_ID] = request.wire_id
             options[_ROOT_ID] = request.options.get(_ROOT_ID, request.wire_id)
         return (

@@ -19,7 +19,7 @@ class Request:
     #: The name of the task.
     task: str | None = None
     args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = {}
+    kwargs: Mapping[str, Any]
     #: The application's headers.
     headers: Mapping[str, Any] | None = None
     #: How often the task has asked to run again.
@@ -36,7 +36,7 @@ class Request:
     #: The serializer of the arguments.
     codec: str = "json"
     #: The options as they travelled (protocol.md, task options).
-    options: Mapping[int, Any] = {}
+    options: Mapping[int, Any]
     #: `id` as it travels.
     wire_id: WireId | None = None
     #: The Retry of a `self.retry(throw=False)`, acted upon when the task returns.
@@ -48,6 +48,11 @@ class Request:
     callbacks = errbacks = chain = chord = replaced_task_nesting = None
     logfile = loglevel = None
     stamped_headers: Sequence[str] | None = None
+
+    def __init__(self) -> None:
+        # Its own, not the class's: user code may write into them.
+        self.kwargs = {}
+        self.options = {}
 
     @classmethod
     def from_delivery(
@@ -63,7 +68,7 @@ class Request:
         `row` has at least its first 12 fields; `hostname` is the worker's node name.
         """
         (wire_id, _, redelivered, attempts, retries, name, queue, priority, options, _, codec, _) = row[:12]
-        request = cls()
+        request = cls.__new__(cls)  # all that __init__ sets is set here
         request.wire_id = wire_id
         request.id = to_text(wire_id)
         request.task = name
@@ -78,8 +83,7 @@ class Request:
         request.hostname = hostname
         request.called_directly = False
         request.codec = codec
-        if options:
-            request.options = options
+        request.options = options or {}
         return request
 
     @property

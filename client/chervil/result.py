@@ -64,8 +64,8 @@ class AsyncResult(Generic[R]):
 
         Raises the task's own exception (with `propagate=False` it is returned), TimeoutError after
         `timeout` seconds, UnknownTask at once for an id that the broker does not know or whose result is
-        gone, TaskRevokedError, WorkerLostError. Waiting goes on when the connection breaks, until the
-        timeout.
+        gone, TaskRevokedError, WorkerLostError, OperationalError when the broker cannot be reached at first,
+        refuses or does not answer. Waiting goes on when the connection breaks, until the timeout.
         """
         status = self._final
         if status is None:

@@ -13,34 +13,69 @@ logger = logging.getLogger("chervil")
 
 
 def warn_of_waiting(app: "Chervil", statuses: "list[Status]") -> None:
-    """Logs a warning for each task that is queued with nobody to run it; silent about all others."""
+    """Logs a warning for each task that is ready and is not run, with the reason and what to do.
+
+    The reasons are those of protocol.md (status row, info 9): no worker takes its queue, none of those that
+    do knows the task, or all of them are busy. Silent about tasks that are held, leased or run.
+    """
     for status in statuses:
-        if status.stage is Stage.QUEUED and status.info.get(Info.WAITING_FOR):
-            queue = status.info.get(Info.QUEUE)
-            start = f"chervil -A {app.main or 'MODULE'} worker"
-            if queue and queue != "default":
-                start += f" -Q {queue}"
-            hint = "" if status.info[Info.WAITING_FOR] == "no_credit" else f"; start one: {start}"
-            logger.warning("task %s: %s%s", status.id, describe(status), hint)
+        if status.stage is Stage.QUEUED and Info.WAITING_FOR in status.info:
+            logger.warning("task %s: %s%s", status.id, describe(status), advice(app.main, status))
 
 
 def describe(status: "Status") -> str:
     """Where a task is and what it waits for, as a half sentence."""
     info = status.info
-    words = status.stage.name.lower()
     since = info.get(Info.IN_STAGE_MS)
-    if since is not None:
-        words += f" for {since / 1000:.0f} s"
-    queue = info.get(Info.QUEUE)
-    match info.get(Info.WAITING_FOR):
+    lasting = "" if since is None else f" for {since / 1000:.0f} s"
+    worker = info.get(Info.WORKER)
+    match status.stage:
+        case Stage.QUEUED:
+            return f"queued{lasting}{_reason(status)}"
+        case Stage.SCHEDULED:
+            return f"scheduled{_due(status)}"
+        case Stage.RETRY:
+            return f"waiting to be retried{_due(status)}"
+        case Stage.LEASED:
+            return f"handed to {worker or 'a worker'}, not started{lasting}"
+        case Stage.STARTED:
+            return f"running{lasting}" + (f" on {worker}" if worker else "")
+    return f"{status.stage.name.lower()}{lasting}"
+
+
+def _reason(status: "Status") -> str:
+    queue = status.info.get(Info.QUEUE)
+    match status.info.get(Info.WAITING_FOR):
+        case None:
+            return ""
         case "no_consumer":
-            return f"{words}; no worker consumes {queue!r}"
+            return f"; no worker consumes {queue!r}"
         case "unknown_task":
-            return f"{words}; no worker of {queue!r} knows the task {info.get(Info.NAME)!r}"
+            return f"; no worker of {queue!r} knows the task {status.info.get(Info.NAME)!r}"
         case "no_credit":
-            return f"{words}; all workers of {queue!r} are busy"
-    if (due := info.get(Info.DUE_IN_MS)) is not None:
-        return f"{words}; due in {due / 1000:.1f} s"
-    if worker := info.get(Info.WORKER):
-        return f"{words}; {worker} has it"
-    return words
+            return f"; all workers of {queue!r} are busy"
+        case other:
+            return f"; the broker's reason is {other!r}"
+
+
+def _due(status: "Status") -> str:
+    due = status.info.get(Info.DUE_IN_MS)
+    if due is None:
+        return ""
+    return f"; due in {due / 1000:.1f} s" if due else "; due now"
+
+
+def advice(app: str | None, status: "Status") -> str:
+    """What its owner can do about a task that waits, as the other half; `app` is what -A takes."""
+    queue = status.info.get(Info.QUEUE)
+    start = f"chervil -A {app or 'MODULE'} worker"
+    if queue and queue != "default":
+        start += f" -Q {queue}"
+    match status.info.get(Info.WAITING_FOR):
+        case "no_consumer":
+            return f"; start one: {start}"
+        case "unknown_task":
+            return f"; start one that does, or restart yours with the present code: {start}"
+        case "no_credit":
+            return "; it runs when its turn comes"
+    return ""

@@ -3,13 +3,30 @@
 from collections.abc import Callable
 from time import monotonic, sleep
 
-from chervil.client import ASK_WHY_AFTER, PAUSE_FIRST, PAUSE_MOST, REQUEST_SECONDS, Status, status_of
+from chervil import exceptions
+from chervil.address import Found
+from chervil.client import (
+    ASK_WHY_AFTER,
+    PAUSE_FIRST,
+    PAUSE_MOST,
+    REQUEST_SECONDS,
+    Status,
+    check_open,
+    parts,
+    status_of,
+)
 from chervil.exceptions import AccessRefused, OperationalError
+from chervil.exchange import Request
 from chervil.line import Line, LineBroken
 from chervil.pool import Pool
 from chervil.protocol import RequestRefused, WireId, to_wire
-from chervil.protocol.limits import ROWS_MAX
 from chervil.protocol.messages import Status as StatusMessage
+
+#: Seconds that connecting and the first answer may take however short the timeout is: a broker nearby
+#: needs a few milliseconds, and a timeout below that would never tell a result that is there.
+FIRST_ANSWER_SECONDS = 0.1
+#: Seconds beyond the timeout in which the broker may say where the open tasks are by then.
+LAST_ANSWER_SECONDS = 0.25
 
 
 class Watching:
@@ -18,58 +35,99 @@ class Watching:
     def __init__(
         self,
         pool: Pool,
+        found: Found,
         ids: list[str],
         timeout: float | None,
         on_wait: Callable[[list[Status]], None] | None,
     ) -> None:
         self._pool = pool
+        self._where = f"the broker at {found.url.redacted}"
         self._wires = [to_wire(id_) for id_ in ids]
         self._known: dict[WireId, Status] = {}
         self._open = dict.fromkeys(self._wires)
+        self._timeout = timeout
         now = monotonic()
+        #: When waiting ends.
         self._end = None if timeout is None else now + timeout
+        #: By when each answer has to be there; None where only REQUEST_SECONDS bounds it, as with a
+        #: timeout of 0, which asks for an answer and not for waiting.
+        self._limit = (
+            now + max(timeout, FIRST_ANSWER_SECONDS) if timeout is not None and timeout > 0 else None
+        )
         #: When to ask why; None once that is done.
         self._ask_at = None if on_wait is None else now + ASK_WHY_AFTER
         self._on_wait = on_wait
+        #: Whether the attempt before this one ended because an answer stayed away.
+        self._silent = False
 
     def run(self) -> list[Status]:
         pause = PAUSE_FIRST
         while self._open:
             try:
                 self._once()
-            except (AccessRefused, RequestRefused):
+            except RequestRefused as error:
+                raise OperationalError(f"the broker refused: {error}") from None
+            except AccessRefused:
                 raise
-            except (LineBroken, OperationalError) as error:
-                if isinstance(error, OperationalError) and not self._known:
-                    raise
-                if self._end is not None and monotonic() + pause >= self._end:
-                    if len(self._known) < len(self._wires):
-                        raise OperationalError(f"lost the broker while waiting: {error}") from error
+            except TimeoutError as error:
+                if self._told_all_at(self._end):
                     break
+                self._bear_silence(error)
+            except (LineBroken, OperationalError) as error:
+                if self._told_all_at(self._limit):
+                    break
+                if isinstance(error, OperationalError):
+                    self._end_at_limit(error)
+                    if self._silent or not self._known:
+                        raise
+                if self._end is not None and monotonic() + pause >= self._end:
+                    if self._told_all():
+                        break
+                    raise OperationalError(f"lost the broker while waiting: {error}") from error
                 sleep(pause)
                 pause = min(2 * pause, PAUSE_MOST)
             else:
                 break
         return [self._known[wire] for wire in self._wires]
 
+    def _bear_silence(self, error: TimeoutError) -> None:
+        """Prepares another attempt after an answer that did not come, or raises."""
+        self._end_at_limit(error)
+        if self._silent or _past(self._end):
+            raise OperationalError(f"no answer from {self._where} within {REQUEST_SECONDS:g} s") from error
+        self._silent = True
+        # The next attempt is to have a new connection: those that are kept may be as dead as this one.
+        self._pool.close()
+
+    def _end_at_limit(self, error: Exception) -> None:
+        """Raises where the caller's timeout is why there is no connection or no answer."""
+        if _past(self._limit):
+            raise exceptions.TimeoutError(
+                f"{self._where} did not answer within {self._timeout:g} s"
+            ) from error
+
+    def _told_all(self) -> bool:
+        """Whether the broker has said of each task where it is."""
+        return len(self._known) == len(set(self._wires))
+
+    def _told_all_at(self, end: float | None) -> bool:
+        return _past(end) and self._told_all()
+
     def _once(self) -> None:
         """Waits on one line, until everything is settled or time is up."""
-        line = self._pool.take_beside(None)
+        line = self._pool.take_beside(self._limit)
         try:
-            self._watch(line)
+            # The first answer is waited for even where the timeout is 0: it is what the caller asks.
+            self._ask(line, line.exchange.watch, self._answer_by())
+            self._silent = False
             self._receive(line)
-            if self._open:
-                line.send(line.exchange.unwatch(self._open), self._answer_by())
+            for part in parts(list(self._open)):
+                check_open(line)
+                line.send(line.exchange.unwatch(part), monotonic() + LAST_ANSWER_SECONDS)
         except BaseException:
             line.socket.close()
             raise
         self._pool.give_beside(line)
-
-    def _watch(self, line: Line) -> None:
-        # The first answer is waited for even where the timeout is 0: it is what the caller asks.
-        wires = list(self._open)
-        for at in range(0, len(wires), ROWS_MAX):
-            self._note(line.ask(line.exchange.watch(wires[at : at + ROWS_MAX]), self._answer_by()))
 
     def _receive(self, line: Line) -> None:
         while True:
@@ -77,32 +135,29 @@ class Watching:
                 self._settle(row[0], status_of(row))
             if not self._open:
                 return
-            if line.exchange.ended is not None:
-                raise LineBroken(str(line.exchange.ended), line.exchange.ended.code)
+            check_open(line)
             until = self._end
             if self._ask_at is not None:
                 until = self._ask_at if until is None else min(until, self._ask_at)
             try:
                 line.receive(until)
             except TimeoutError:
-                if self._end is not None and monotonic() >= self._end:
-                    self._ask(line)
+                if _past(self._end):
+                    self._ask(line, line.exchange.query, monotonic() + LAST_ANSWER_SECONDS)
                     return
-                self._ask(line)
+                self._ask(line, line.exchange.query, self._answer_by())
                 if self._on_wait is not None and self._open:
                     self._on_wait([self._known[wire] for wire in self._open])
                 self._ask_at = None
 
-    def _ask(self, line: Line) -> None:
+    def _ask(self, line: Line, request: Callable[[list[WireId]], Request], end: float) -> None:
         """Learns where the open ones are by now."""
-        wires = list(self._open)
-        for at in range(0, len(wires), ROWS_MAX):
-            self._note(line.ask(line.exchange.query(wires[at : at + ROWS_MAX]), self._answer_by()))
-
-    def _note(self, reply: object) -> None:
-        assert isinstance(reply, StatusMessage)
-        for row in reply.tasks:
-            self._settle(row[0], status_of(row))
+        for part in parts(list(self._open)):
+            check_open(line)
+            reply = line.ask(request(part), end)
+            assert isinstance(reply, StatusMessage)
+            for row in reply.tasks:
+                self._settle(row[0], status_of(row))
 
     def _settle(self, wire: WireId, status: Status) -> None:
         self._known[wire] = status
@@ -110,4 +165,9 @@ class Watching:
             self._open.pop(wire, None)
 
     def _answer_by(self) -> float:
-        return monotonic() + REQUEST_SECONDS
+        end = monotonic() + REQUEST_SECONDS
+        return end if self._limit is None else min(end, self._limit)
+
+
+def _past(end: float | None) -> bool:
+    return end is not None and monotonic() >= end

@@ -193,6 +193,32 @@ def test_a_task_that_no_worker_knows_is_warned_of_at_once(caplog):
     assert "no worker of this queue knows that name" in caplog.text
 
 
+def test_answers_that_nobody_waits_for_go_along_with_the_next_frame():
+    async def scenario(house):
+        peer = await house.guest()
+        row = task()
+        peer.send(Publish(1, [row]), Watch(2, [row[0]]), Stats(3))
+        first = [type(await peer.next()) for _ in range(3)]
+        assert first.index(Status) < first.index(Report)
+
+    play(scenario)
+
+
+def test_answers_that_nobody_waits_for_come_by_themselves_soon(monkeypatch):
+    monkeypatch.setattr(broker_module, "UNHURRIED_SECONDS", 0.001)
+
+    async def scenario(house):
+        peer = await house.guest()
+        for request in range(20):
+            row = task()
+            peer.send(Publish(request, [row]))
+            await peer.expect(Confirm)
+            peer.send(Watch(100 + request, [row[0]]))
+            assert (await peer.expect(Status)).request == 100 + request
+
+    play(scenario)
+
+
 def test_results_reach_everybody_who_waits():
     async def scenario(house):
         waiters = [await house.guest() for _ in range(3)]

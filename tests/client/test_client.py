@@ -193,6 +193,34 @@ def test_more_ids_than_a_frame_holds(client, broker, monkeypatch):
     assert broker.counts["Query"] == 3
 
 
+def test_a_goodbye_between_two_frames_of_a_query_is_asked_again_elsewhere(client, broker, monkeypatch):
+    monkeypatch.setattr(client_module, "ROWS_MAX", 1)
+
+    def goodbye(peer, message):
+        broker.scripts.clear()
+        status = m.Status(message.request, [broker.status(id_) for id_ in message.ids])
+        peer.sock.sendall(peer.connection.send(status) + peer.connection.send(m.Goodbye(Code.SHUTDOWN)))
+        return True
+
+    broker.scripts[m.Query] = goodbye
+    assert [status.id for status in client.query(["a", "b"])] == ["a", "b"]
+    assert len(broker.hellos) == 2
+
+
+def test_a_goodbye_between_two_publishes_refuses_nothing(client, broker, monkeypatch):
+    monkeypatch.setattr(client_module, "PIPELINE", 1)
+
+    def goodbye(peer, message):
+        broker.scripts.clear()
+        confirm = broker.store(message)
+        peer.sock.sendall(peer.connection.send(confirm) + peer.connection.send(m.Goodbye(Code.SHUTDOWN)))
+        return True
+
+    broker.scripts[m.Publish] = goodbye
+    client.publish([row(str(n), b"x" * limits.FRAME_BATCH) for n in range(3)])
+    assert list(broker.rows) == ["0", "1", "2"]
+
+
 def test_a_request_is_repeated_once_when_the_connection_breaks(client, broker):
     def once(peer, message):
         broker.scripts.clear()

@@ -3,15 +3,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chervil.current import Running, running
 from chervil.exceptions import EncodeError, PublishRefused, PublishUnconfirmed
+from chervil.execution import execute
 from chervil.protocol import TaskOption
 from chervil.protocol import messages as m
 from chervil.protocol.limits import BODY_MAX
 from chervil.publishing import new_wire_id, new_wire_ids
-from chervil.request import Request
 from chervil.serialization import decode
 from chervil.times import DELAY_MAX_MS
+from tests.client.deliveries import request_for, run
 
 NAIVE = datetime(1970, 1, 2)  # noqa: DTZ001  # naive is the point
 
@@ -139,19 +139,56 @@ def test_delay_many_sends_nothing_unless_all_fit(add, broker):
     assert add.delay_many([]) == []
 
 
-def test_a_task_published_inside_a_task_knows_its_parents(add, app, broker):
-    request = Request()
-    request.id, request.wire_id = "parent", "parent"
-    token = running.set(Running(add, request))
-    try:
+ROOT = {int(TaskOption.ROOT_ID): "root"}
+
+
+@pytest.mark.parametrize(("given", "root"), [(None, "id"), (ROOT, "root")])
+def test_a_task_published_inside_a_task_knows_its_parents(app, add, broker, given, root):
+    @app.task
+    def outer():
         add.delay(1)
-        assert options(broker) == {TaskOption.PARENT_ID: "parent", TaskOption.ROOT_ID: "parent"}
-        broker.rows.clear()
-        request.options = {int(TaskOption.ROOT_ID): "root"}
+
+    assert run(outer, options=given).exception is None
+    assert options(broker) == {TaskOption.PARENT_ID: "id", TaskOption.ROOT_ID: root}
+    broker.rows.clear()
+    add.delay(1)
+    assert options(broker) == {}
+
+
+def test_a_task_called_directly_inside_a_task_publishes_for_the_one_that_runs(app, add, broker):
+    @app.task
+    def inner():
         add.delay(1)
-        assert options(broker) == {TaskOption.PARENT_ID: "parent", TaskOption.ROOT_ID: "root"}
-    finally:
-        running.reset(token)
+
+    @app.task
+    async def outer():
+        inner()
+
+    assert run(outer, options=ROOT).exception is None
+    assert options(broker) == {TaskOption.PARENT_ID: "id", TaskOption.ROOT_ID: "root"}
+
+
+def test_the_innermost_run_is_the_parent_and_then_the_outer_one_again(app, add, broker):
+    @app.task
+    def inner():
+        add.delay(1)
+
+    @app.task
+    def outer():
+        inner.apply(task_id="inner")
+        add.delay(1)
+
+    assert execute(outer, request_for(outer)).exception is None
+    assert [row[4][int(TaskOption.PARENT_ID)] for row in broker.rows.values()] == ["inner", "id"]
+
+
+def test_a_task_called_directly_outside_of_any_has_no_parent_to_name(app, add, broker):
+    @app.task
+    def outer():
+        add.delay(1)
+
+    outer()
+    assert options(broker) == {}
 
 
 def test_send_task_needs_no_code(app, broker, add):

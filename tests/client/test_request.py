@@ -68,6 +68,13 @@ def test_ids_travel_as_bytes_and_are_read_as_text(app):
     assert request.root_id == "00000000-0000-0000-0000-000000000002"
 
 
+def test_what_is_written_into_one_request_is_in_no_other():
+    request = Request()
+    request.kwargs["x"] = 1
+    request.options[1] = "r"
+    assert (Request().kwargs, Request().options) == ({}, {})
+
+
 def test_a_request_without_options_shares_no_options_with_another(app):
     task = app.task(name="t")(lambda: None)
     assert request_for(task).options == {}

@@ -14,6 +14,7 @@ from chervil.exceptions import (
 )
 from chervil.failure import failure_body
 from chervil.protocol import FAILURE_CODEC, FailureRecord, Info, Stage
+from chervil.protocol import messages as m
 
 ID = "3d56f326-34df-4540-ab63-1408aa5b92e4"
 WIRE = bytes.fromhex(ID.replace("-", ""))
@@ -130,6 +131,29 @@ def test_an_evicted_result_says_so(result, broker):
 def test_a_retry_shows_its_cause(result, broker):
     finish(broker, Stage.RETRY, FAILURE_CODEC, failure_body(ValueError("again"), ID, "t", kind="retry"))
     assert isinstance(result.info, ValueError)
+
+
+def test_a_broker_that_does_not_answer_ends_the_wait_at_its_timeout(result, broker):
+    broker.scripts[m.Watch] = lambda peer, message: True
+    started = time.monotonic()
+    with pytest.raises(exceptions.TimeoutError, match=r"did not answer within 0\.1 s"):
+        result.get(timeout=0.1)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "info", "words"),
+    [
+        (Stage.SCHEDULED, {Info.DUE_IN_MS: 60_000}, "scheduled; due in 60.0 s"),
+        (Stage.RETRY, {Info.DUE_IN_MS: 1000, Info.IN_STAGE_MS: 500}, "waiting to be retried; due in 1.0 s"),
+        (Stage.STARTED, {Info.WORKER: "w@h", Info.IN_STAGE_MS: 5000}, "running for 5 s on w@h"),
+    ],
+)
+def test_a_timeout_says_of_a_task_on_its_way_how_far_it_is(result, broker, stage, info, words):
+    at(broker, stage, {int(key): value for key, value in info.items()})
+    with pytest.raises(exceptions.TimeoutError) as caught:
+        result.get(timeout=0.02)
+    assert str(caught.value) == f"task {ID} did not finish within 0.02 s: {words}"
 
 
 def test_a_timeout_says_where_the_task_is_and_why(result, broker):

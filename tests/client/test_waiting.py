@@ -41,11 +41,21 @@ def warned(caplog, app, *statuses):
             {Info.QUEUE: "q", Info.WAITING_FOR: "no_credit"},
             "queued; all workers of 'q' are busy",
         ),
-        (Stage.QUEUED, {Info.WAITING_FOR: "a reason of a later version"}, "queued"),
+        (
+            Stage.QUEUED,
+            {Info.WAITING_FOR: "new", Info.IN_STAGE_MS: 2400},
+            "queued for 2 s; the broker's reason is 'new'",
+        ),
+        (Stage.QUEUED, {}, "queued"),
         (Stage.SCHEDULED, {Info.DUE_IN_MS: 1500}, "scheduled; due in 1.5 s"),
-        (Stage.RETRY, {Info.DUE_IN_MS: 0, Info.IN_STAGE_MS: 1400}, "retry for 1 s; due in 0.0 s"),
-        (Stage.STARTED, {Info.WORKER: "w@h"}, "started; w@h has it"),
-        (Stage.LEASED, {}, "leased"),
+        (Stage.SCHEDULED, {Info.DUE_IN_MS: 0, Info.IN_STAGE_MS: 2000}, "scheduled; due now"),
+        (Stage.RETRY, {Info.DUE_IN_MS: 900, Info.IN_STAGE_MS: 1400}, "waiting to be retried; due in 0.9 s"),
+        (Stage.RETRY, {Info.WORKER: "w@h"}, "waiting to be retried"),
+        (Stage.STARTED, {Info.WORKER: "w@h", Info.IN_STAGE_MS: 5000}, "running for 5 s on w@h"),
+        (Stage.STARTED, {}, "running"),
+        (Stage.LEASED, {Info.WORKER: "w@h", Info.IN_STAGE_MS: 2000}, "handed to w@h, not started for 2 s"),
+        (Stage.LEASED, {}, "handed to a worker, not started"),
+        (Stage.WAITING, {Info.IN_STAGE_MS: 2000}, "waiting for 2 s"),
     ],
 )
 def test_where_a_task_is_and_why_in_words(stage, info, words):
@@ -63,7 +73,7 @@ def test_where_a_task_is_and_why_in_words(stage, info, words):
         (
             "shop",
             {Info.QUEUE: "mail", Info.WAITING_FOR: "unknown_task", Info.NAME: "t"},
-            "queued; no worker of 'mail' knows the task 't'; start one: chervil -A shop worker -Q mail",
+            "queued; no worker of 'mail' knows the task 't'; start one that does, or restart yours with the present code: chervil -A shop worker -Q mail",
         ),
         (
             None,
@@ -72,13 +82,25 @@ def test_where_a_task_is_and_why_in_words(stage, info, words):
         ),
         (
             "shop",
-            {Info.QUEUE: "mail", Info.WAITING_FOR: "no_credit"},
-            "queued; all workers of 'mail' are busy",
+            {Info.QUEUE: "mail", Info.WAITING_FOR: "no_credit", Info.IN_STAGE_MS: 2000},
+            "queued for 2 s; all workers of 'mail' are busy; it runs when its turn comes",
+        ),
+        (
+            "shop",
+            {Info.QUEUE: "mail", Info.WAITING_FOR: "new"},
+            "queued; the broker's reason is 'new'",
         ),
     ],
 )
 def test_the_warning_names_task_reason_and_what_to_type(caplog, main, info, said):
     assert warned(caplog, Chervil(main), at(Stage.QUEUED, info)) == [f"task {ID}: {said}"]
+
+
+@pytest.mark.parametrize("stage", [Stage.SCHEDULED, Stage.RETRY, Stage.LEASED, Stage.STARTED])
+def test_only_a_ready_task_waits_for_a_worker(caplog, stage):
+    status = at(stage, {Info.QUEUE: "default", Info.WAITING_FOR: "no_consumer"})
+    assert "consumes" not in describe(status)
+    assert warned(caplog, Chervil("shop"), status) == []
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@ from time import monotonic
 
 import pytest
 
-from chervil import watching
+from chervil import client as client_module
+from chervil import exceptions, watching
 from chervil.address import BrokerURL, Found
 from chervil.client import Client
 from chervil.exceptions import AccessRefused, OperationalError
 from chervil.protocol import Code, Info, Stage
 from chervil.protocol import messages as m
+from chervil.protocol.limits import ROWS_MAX
 
 
 @pytest.fixture
@@ -108,12 +110,22 @@ def test_a_status_in_several_parts_is_put_together(client, broker, meanwhile):
 
 
 def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
-    monkeypatch.setattr(watching, "ROWS_MAX", 10)
+    monkeypatch.setattr(client_module, "ROWS_MAX", 10)
     ids = [str(number) for number in range(25)]
     queued(broker, *ids)
     assert stages(client.wait(ids, 0)) == [(id_, Stage.QUEUED) for id_ in ids]
-    broker.wait_for(lambda: broker.counts["Unwatch"] == 1)
+    broker.wait_for(lambda: broker.counts["Unwatch"] == 3)
     assert (broker.counts["Watch"], broker.counts["Query"]) == (3, 3)
+    assert broker.peers[0].watched == set()
+
+
+def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole(client, broker):
+    ids = [str(number) for number in range(ROWS_MAX + 1)]
+    queued(broker, *ids)
+    assert len(client.wait(ids, 0)) == len(ids)
+    broker.wait_for(lambda: broker.counts["Unwatch"] == 2)
+    client.stats()
+    assert len(broker.hellos) == 1
 
 
 def test_at_the_timeout_the_unsettled_are_asked_for_returned_and_unwatched(client, broker):
@@ -264,6 +276,154 @@ def test_a_broker_that_breaks_before_its_first_answer_is_an_error(client, broker
     with pytest.raises(OperationalError, match="lost the broker while waiting"):
         client.wait(["a"], 1.0)
     assert broker.counts["Watch"] > 1
+
+
+def never(peer, message):
+    return True
+
+
+def test_a_broker_that_does_not_answer_is_asked_on_a_new_connection_and_named(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.1)
+    client.stats()
+    broker.scripts[m.Watch] = never
+    with pytest.raises(OperationalError) as caught:
+        client.wait(["a"])
+    assert str(caught.value) == f"no answer from the broker at {broker.url} within 0.1 s"
+    assert (broker.counts["Watch"], broker.counts["Hello"]) == (2, 2)
+
+
+def test_an_answer_on_the_new_connection_is_taken(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.2)
+    broker.finish("a", Stage.SUCCESS)
+
+    def once(peer, message):
+        broker.scripts.clear()
+        return True
+
+    broker.scripts[m.Watch] = once
+    assert stages(client.wait(["a"], 30)) == [("a", Stage.SUCCESS)]
+    assert broker.counts["Hello"] == 2
+
+
+def test_after_a_silence_that_ended_a_lost_broker_is_waited_for_as_ever(
+    client, broker, meanwhile, monkeypatch
+):
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.2)
+    queued(broker, "a")
+
+    def once(peer, message):
+        broker.scripts.clear()
+        return True
+
+    def away(peer, message):
+        if broker.counts["Hello"] > 3:
+            broker.scripts.clear()
+            broker.finish("a", Stage.SUCCESS)
+            return False
+        peer.cut()
+        return True
+
+    def run():
+        broker.wait_for(lambda: broker.counts["Watch"] == 2)
+        broker.scripts[m.Hello] = away
+        broker.cut_all()
+
+    broker.scripts[m.Watch] = once
+    meanwhile(run)
+    assert stages(client.wait(["a"])) == [("a", Stage.SUCCESS)]
+
+
+def test_a_broker_that_went_silent_and_greets_no_more_is_an_error(broker, monkeypatch):
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.0)
+    queued(broker, "a")
+
+    def silent(peer, message):
+        broker.scripts[m.Hello] = never
+        return True
+
+    broker.scripts[m.Query] = silent
+    with pytest.raises(OperationalError, match="does not answer"):
+        Client(broker.found, connect_timeout=0.2).wait(["a"], None, lambda statuses: None)
+
+
+@pytest.mark.parametrize("command", [m.Hello, m.Watch])
+def test_a_timeout_is_kept_though_the_broker_does_not_answer(client, broker, command):
+    broker.scripts[command] = never
+    started = monotonic()
+    with pytest.raises(exceptions.TimeoutError) as caught:
+        client.wait(["a"], 0.2)
+    assert 0.2 <= monotonic() - started < 2
+    assert str(caught.value) == f"the broker at {broker.url} did not answer within 0.2 s"
+
+
+def test_a_timeout_is_kept_though_the_broker_hangs_when_it_is_connected_to_again(client, broker, meanwhile):
+    queued(broker, "a")
+
+    def run():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.scripts[m.Hello] = never
+        broker.cut_all()
+
+    meanwhile(run)
+    started = monotonic()
+    assert stages(client.wait(["a"], 0.5)) == [("a", Stage.QUEUED)]
+    assert monotonic() - started < 2
+
+
+def test_without_an_answer_to_the_last_question_the_last_thing_known_is_returned(client, broker):
+    queued(broker, "a")
+    broker.scripts[m.Query] = never
+    started = monotonic()
+    assert stages(client.wait(["a"], 0.1)) == [("a", Stage.QUEUED)]
+    assert monotonic() - started < 2
+    broker.wait_for(lambda: not broker.peers)
+
+
+def test_a_timeout_of_nothing_asks_as_query_does_and_once(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.1)
+    broker.scripts[m.Watch] = never
+    with pytest.raises(OperationalError, match="no answer from the broker"):
+        client.wait(["a"], 0)
+    assert broker.counts["Watch"] == 1
+
+
+def test_a_refusal_is_an_operational_error(client, broker):
+    def refuse(peer, message):
+        peer.send(m.Error(message.request, Code.FORBIDDEN, "not yours"))
+        return True
+
+    broker.scripts[m.Watch] = refuse
+    with pytest.raises(OperationalError, match="the broker refused: FORBIDDEN: not yours"):
+        client.wait(["a"], 10)
+    assert broker.counts["Watch"] == 1
+
+
+def test_an_id_asked_for_twice_is_known_once_when_the_broker_is_lost(client, broker, meanwhile):
+    queued(broker, "a")
+
+    def run():
+        broker.wait_for(lambda: broker.counts["Watch"] == 1)
+        broker.scripts[m.Hello] = lambda peer, message: peer.cut() or True
+        broker.cut_all()
+
+    meanwhile(run)
+    assert stages(client.wait(["a", "a"], 0.5)) == [("a", Stage.QUEUED)] * 2
+
+
+def test_a_goodbye_between_two_frames_of_ids_is_waited_out(client, broker, monkeypatch):
+    monkeypatch.setattr(client_module, "ROWS_MAX", 1)
+    broker.finish("a", Stage.SUCCESS)
+    broker.finish("b", Stage.SUCCESS)
+
+    def goodbye(peer, message):
+        broker.scripts.clear()
+        status = m.Status(message.request, [broker.status(id_) for id_ in message.ids])
+        peer.sock.sendall(peer.connection.send(status) + peer.connection.send(m.Goodbye(Code.SHUTDOWN)))
+        return True
+
+    broker.scripts[m.Watch] = goodbye
+    assert stages(client.wait(["a", "b"], 10)) == [("a", Stage.SUCCESS), ("b", Stage.SUCCESS)]
 
 
 def test_no_broker_at_all_is_an_error_at_once(tmp_path):

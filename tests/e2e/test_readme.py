@@ -88,7 +88,9 @@ def test_the_quick_start_works_in_an_empty_folder(tmp_path: Path, stage: Stage):
             pytest.fail("dev ended: " + "".join(seen))
         answer = subprocess.run(call, cwd=project, capture_output=True, text=True, check=True, **shell)
         assert answer.stdout == "5\n"
-        answer = subprocess.run("python program.py", cwd=project, capture_output=True, text=True, check=True, **shell)
+        answer = subprocess.run(
+            "python program.py", cwd=project, capture_output=True, text=True, check=True, **shell
+        )
         assert answer.stdout == "5\n"
     finally:
         running.terminate()

@@ -1,12 +1,13 @@
 """A scripted broker for worker tests: says what the test tells it to, keeps what it was told."""
 
+import json
 import select
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-from chervil.protocol import Connection, Message, Side
+from chervil.protocol import Connection, Message, Outcome, Side
 from chervil.protocol.limits import BODY_DEFAULT
 from chervil.protocol.messages import (
     Complete,
@@ -181,3 +182,21 @@ class ScriptedBroker:
         elif isinstance(message, Goodbye):
             self.said_goodbye = True
             self.send(Goodbye("DONE"))
+
+
+def results(broker: ScriptedBroker) -> dict[bytes, object]:
+    return {row[0]: json.loads(row[4]) for row in broker.rows if row[2] == Outcome.SUCCESS and row[4]}
+
+
+def run_all(broker: ScriptedBroker, rows: list[list[Any]]) -> None:
+    """Delivers rows, and again under the next lease what is released, until each has come to an end.
+
+    Anything may be released on a slow machine, where every run looks like a long one.
+    """
+    while rows:
+        done = len(broker.rows)
+        broker.deliver(*rows)
+        keys = {(row[0], row[1]) for row in rows}
+        broker.until(lambda keys=keys: keys <= {(row[0], row[1]) for row in broker.rows})
+        released = {row[0] for row in broker.rows[done:] if row[2] == Outcome.RELEASE}
+        rows = [[row[0], row[1] + 1, *row[2:]] for row in rows if row[0] in released]

@@ -66,8 +66,9 @@ def big(size):
 @app.task
 def start_and_die(note):
     process = subprocess.Popen(["sleep", "60"])
-    with open(note, "w") as file:
+    with open(note + ".part", "w") as file:
         file.write(str(process.pid))
+    os.rename(note + ".part", note)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 @app.task
@@ -143,6 +144,27 @@ class Worker:
 
 def children_of(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def stop(worker: Worker, broker: ScriptedBroker) -> int:
+    worker.signal(signal.SIGTERM)
+    broker.until_closed()
+    return worker.wait()
+
+
+def wait_for_file(path: Path) -> str:
+    deadline = time.monotonic() + DEADLINE
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.005)
+    return path.read_text()
+
+
+def wait_until_said(worker: Worker, text: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while text not in worker.said():
+        assert time.monotonic() < deadline, f"not said: {text}; but: {worker.said()}"
+        time.sleep(0.01)
 
 
 class Watched:

@@ -1,8 +1,12 @@
-"""A child's answers, without a process of its own."""
+"""A child's answers, without a process of its own; then what a real one has inherited."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -13,7 +17,8 @@ from chervil.exceptions import Retry
 from chervil.protocol import Outcome, RetryOption, TaskOption, unpack_failure
 from chervil_worker import completion, log, packets
 from chervil_worker.child import READY, Child
-from tests.worker.broker import row
+from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, task_id
+from tests.worker.conftest import StartWorker
 
 LIMIT = 1000
 
@@ -140,3 +145,71 @@ def test_serves_packets_until_the_link_is_gone(app: Chervil):
         thread.join(10)
         theirs.close()
     assert not thread.is_alive()
+
+
+def test_child_is_a_process_group_with_default_signals_and_no_foreign_descriptors(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    start_worker("-c", "2")
+    broker.greet()
+    broker.deliver(row(1, "proj.process"))
+    broker.until(lambda: broker.rows)
+    found = results(broker)[task_id(1)]
+    assert isinstance(found, dict)
+    # stdio, its own socket, and the listing of the folder itself
+    assert len(found.pop("descriptors")) == 5
+    assert found == {"group": True, "int": True, "term": True}
+
+
+def test_children_draw_different_random_numbers(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    start_worker("-c", "1")
+    broker.greet()
+    broker.deliver(row(1, "proj.draw"), row(2, "proj.kill_self"), row(3, "proj.draw"))
+    broker.until(lambda: len(broker.rows) >= 3)
+    drawn = results(broker)
+    assert drawn[task_id(1)] != drawn[task_id(3)]
+
+
+def test_connections_made_by_the_import_are_not_shared(
+    start_worker: StartWorker, broker: ScriptedBroker, proj: Path
+):
+    (proj / "sharing.py").write_text(
+        "import os, socket\n"
+        "from proj import app\n"
+        "stream = socket.socketpair()[0]\n"
+        "datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"log = open({str(proj / 'app.log')!r}, 'a')\n"
+        "@app.task\n"
+        "def look():\n"
+        "    log.write('line'); log.flush()\n"
+        "    return [os.readlink(f'/proc/self/fd/{s.fileno()}')[:6] for s in (stream, datagrams)]\n"
+    )
+    start_worker("-c", "1", module="sharing")
+    broker.greet()
+    broker.deliver(row(1, "sharing.look"))
+    broker.until(lambda: broker.rows)
+    assert results(broker)[task_id(1)] == ["/dev/n", "socket"]
+    assert (proj / "app.log").read_text() == "line"
+
+
+def test_inherited_descriptors_reach_no_task(proj: Path, broker: ScriptedBroker):
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chervil_worker", "-A", "proj", "-c", "1", "-b", broker.url],
+        cwd=proj, pass_fds=[write], stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(write)
+    try:
+        broker.greet()
+        broker.deliver(row(1, "proj.process"))
+        broker.until(lambda: broker.rows)
+        found = results(broker)[task_id(1)]
+        assert isinstance(found, dict)
+        assert len(found["descriptors"]) == 5
+    finally:
+        process.terminate()
+        broker.until_closed()
+        assert process.wait(DEADLINE) == 0
+        os.close(read)

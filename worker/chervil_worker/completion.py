@@ -79,6 +79,6 @@ def expired(options: dict[int, Any] | None, deadline: int | None) -> bool:
 def _check_size(row: DeliveryRow, what: str, body: bytes, limit: int) -> None:
     if len(body) > limit:
         raise EncodeError(
-            f"the {what} of {row[5]} is {len(body)} bytes, and the broker takes {limit}; "
+            f"the {what} of {row[5]} takes {len(body)} bytes, and the broker takes {limit}; "
             "store it elsewhere and pass on where, or raise the broker's --body-limit"
         )

@@ -13,7 +13,7 @@ from chervil.cli.common import Common
 from chervil.client import Client, Status
 from chervil.protocol import FAILURE_CODEC, FINAL, FailureRecord, Info, Stage, unpack_failure
 from chervil.serialization import decode
-from chervil.waiting import describe
+from chervil.waiting import advice, describe
 
 
 def show(status: Status, client: Client, common: Common, *, waited: float | None = None) -> int:
@@ -44,17 +44,9 @@ def wait_for(client: Client, task_id: str, timeout: float | None, common: Common
     def tell(statuses: list[Status]) -> None:
         for status in statuses:
             if not common.quiet and status.info.get(Info.WAITING_FOR):
-                click.echo(describe(status) + _advice(status, common), err=True)
+                click.echo(describe(status) + advice(common.app, status), err=True)
 
     return client.wait([task_id], timeout, tell)[0]
-
-
-def _advice(status: Status, common: Common) -> str:
-    if status.info[Info.WAITING_FOR] == "no_credit":
-        return ""  # the workers are busy, not missing
-    queue = status.info.get(Info.QUEUE, "default")
-    option = "" if queue == "default" else f" -Q {queue}"
-    return f"; start one: chervil -A {common.app or 'MODULE'} worker{option}"
 
 
 def _value(status: Status) -> Any:

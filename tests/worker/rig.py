@@ -1,0 +1,135 @@
+"""Children without processes: the owner, the nursery and each child are the test, the sockets are real."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from chervil.protocol import Outcome
+from chervil_worker import control, packets
+from chervil_worker.child import READY
+from chervil_worker.children import Children
+from chervil_worker.slots import Slots, Task
+from tests.worker.broker import DEADLINE, task_id
+
+
+class Clock:
+    """Stands in for `time` in the module: a run is a long one when the test says so, not the machine."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+
+class Rig:
+    """Children on real sockets: the owner, the nursery and each child are the test."""
+
+    def __init__(self, count: int) -> None:
+        self.slots = Slots(count)
+        self._link_end, self._nursery = packets.pair()
+        self.children = Children(self.slots, count, self._link_end, self)
+        self.outcomes: list[tuple[bytes | str, int, str | None, bytes | None]] = []
+        self.reported: list[bytes | str] = []
+        self.changes = 0
+        #: (slot, the child's end) of each child that was asked for.
+        self.spawned: list[tuple[int, socket.socket]] = []
+        self._something = asyncio.Event()
+        self._ids = 0
+        asyncio.get_running_loop().add_reader(self._nursery.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        received = control.receive(self._nursery)
+        assert received is not None
+        message, (descriptor,) = received
+        assert isinstance(message, control.Spawn)
+        self.spawned.append((message.slot, socket.socket(fileno=descriptor)))
+        self._something.set()
+
+    # The owner
+
+    def complete(
+        self, task: Task, outcome: int, codec: str | None, body: bytes | None, options: dict[int, Any] | None
+    ) -> None:
+        self.outcomes.append((task.id, outcome, codec, body))
+
+    def started(self, task: Task) -> None:
+        self.reported.append(task.id)
+
+    def changed(self) -> None:
+        self.changes += 1
+        self._something.set()
+
+    # What a test does
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not condition():
+                self._something.clear()
+                await self._something.wait()
+
+    async def child(self, index: int) -> socket.socket:
+        """A new child of a slot, that is ready."""
+        before = len(self.spawned)
+        self.children.spawn(index)
+        return await self.ready_child(before)
+
+    async def ready_child(self, number: int) -> socket.socket:
+        """The child that was asked for as the `number`th, once it is ready."""
+        await self.until(lambda: len(self.spawned) > number)
+        changes = self.changes
+        packets.send(self.spawned[number][1], READY, b"")
+        await self.until(lambda: self.changes > changes)
+        return self.spawned[number][1]
+
+    def deliver(self, count: int, payload: bytes = b"row") -> list[bytes]:
+        """Delivers so many tasks and hands out what there is room for; the tasks' ids."""
+        ids = [task_id(self._ids + n) for n in range(1, count + 1)]
+        self._ids += count
+        self.slots.deliver([Task(each, 1, "add", payload) for each in ids])
+        self.children.assign()
+        return ids
+
+    async def deepen(self, child: socket.socket, depth: int) -> None:
+        """Lets a child answer until its slot is sent `depth` tasks at once."""
+        while self.slots.capacity < depth:
+            done = len(self.outcomes) + len(self.deliver(1))
+            answer(child, take(child))
+            await self.until(lambda done=done: len(self.outcomes) == done)
+        self.outcomes.clear()
+
+    def close(self) -> None:
+        self.children.close()
+        asyncio.get_running_loop().remove_reader(self._nursery.fileno())
+        for end in (self._link_end, self._nursery, *[sock for _, sock in self.spawned]):
+            end.close()
+
+
+def take(child: socket.socket) -> int:
+    """The number of the packet that a child reads next."""
+    packet = packets.receive(child, packets.DONT_WAIT)
+    assert packet is not None
+    return packet.number
+
+
+def unread(child: socket.socket) -> int:
+    """How many packets a child has before it; they are read then."""
+    return len(packets.take_back(child))
+
+
+def answer(child: socket.socket, number: int, value: bytes = b"1") -> None:
+    packets.send(child, number, packets.pack([Outcome.SUCCESS, "json", value, None]))
+
+
+def play(story: Callable[[Rig], Coroutine[Any, Any, None]], count: int = 1) -> None:
+    """Runs a story with a rig of so many slots."""
+
+    async def live() -> None:
+        rig = Rig(count)
+        try:
+            await story(rig)
+        finally:
+            rig.close()
+
+    asyncio.run(live())

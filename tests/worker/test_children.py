@@ -1,0 +1,427 @@
+"""The link's children: their sockets in one process, with the test as nursery and child; then real ones."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chervil.protocol import Outcome
+from chervil_worker import children as module
+from chervil_worker import packets, slots
+from chervil_worker.children import describe
+from chervil_worker.slots import DEPTH_MAX, LONG_RUN_NS
+from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, run_all, task_id
+from tests.worker.conftest import StartWorker, stop, wait_until_said
+from tests.worker.rig import Clock, Rig, answer, play, take, unread
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_child_is_sent_nothing_before_it_is_ready(clock: Clock):
+    async def story(rig: Rig) -> None:
+        rig.children.spawn(0)
+        rig.deliver(1)
+        await rig.until(lambda: rig.spawned)
+        slot, child = rig.spawned[0]
+        assert slot == 0
+        with pytest.raises(BlockingIOError):
+            take(child)
+        await rig.ready_child(0)
+        rig.children.assign()
+        assert packets.receive(child) == packets.Packet(1, b"row")
+
+    play(story)
+
+
+def test_answer_reaches_the_owner_with_its_task(clock: Clock):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        (id_,) = rig.deliver(1)
+        answer(child, take(child), b"42")
+        await rig.until(lambda: rig.outcomes)
+        assert rig.outcomes == [(id_, Outcome.SUCCESS, "json", b"42")]
+        assert rig.slots.idle
+
+    play(story)
+
+
+def test_dead_child_loses_its_head_while_answers_stand_and_the_unread_go_to_others(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    async def story(rig: Rig) -> None:
+        dying = await rig.child(0)
+        await rig.deepen(dying, 8)
+        ids = rig.deliver(8)
+        for value in (b"1", b"2"):
+            answer(dying, take(dying), value)
+        take(dying)  # and this one runs
+        # The report of its end overtakes its answers: both are there in the same turn.
+        rig.children.born(0, 77)
+        rig.children.exited(0, 77, signal.SIGKILL)
+        assert rig.outcomes == [
+            (ids[0], Outcome.SUCCESS, "json", b"1"),
+            (ids[1], Outcome.SUCCESS, "json", b"2"),
+            (ids[2], Outcome.LOST, None, b"SIGKILL (pid 77)"),
+        ]
+        other = await rig.child(1)
+        await rig.ready_child(1)  # the replacement, asked for at once
+        rig.outcomes.clear()
+        while len(rig.outcomes) < 5:
+            done = len(rig.outcomes)
+            rig.children.assign()
+            for child in (rig.spawned[1][1], other):
+                while True:
+                    try:
+                        answer(child, take(child))
+                    except BlockingIOError:
+                        break
+            await rig.until(lambda done=done: len(rig.outcomes) > done)
+        assert sorted(id_ for id_, *_ in rig.outcomes) == ids[3:]
+        assert rig.slots.idle
+
+    play(story, count=2)
+    assert "add[00000000-0000-0000-0000-" in caplog.text
+    assert "lost: its process died: SIGKILL (pid 77)" in caplog.text
+
+
+def test_child_that_dies_idle_after_work_is_replaced_at_once(clock: Clock, caplog: pytest.LogCaptureFixture):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        await rig.deepen(child, 2)
+        rig.children.exited(0, 77, 3 << 8)
+        await rig.until(lambda: len(rig.spawned) == 2)
+        assert rig.outcomes == []
+
+    play(story)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a child died without a task: exit code 3 (pid 77)"
+    ]
+
+
+@pytest.mark.parametrize(("pid", "how"), [(77, "exit code 1 (pid 77)"), (0, "it could not be forked")])
+def test_child_that_took_nothing_is_replaced_after_a_wait_and_its_tasks_are_kept(
+    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, pid: int, how: str
+):
+    monkeypatch.setattr(slots, "RESPAWN_FIRST_NS", 1_000_000)
+
+    async def story(rig: Rig) -> None:
+        await rig.child(0)
+        rig.deliver(1)
+        rig.children.exited(0, pid, 1 << 8)
+        assert rig.outcomes == []
+        assert rig.slots.capacity == 0, "nothing is wanted while there is nobody to run it"
+        child = await rig.ready_child(1)
+        rig.children.assign()
+        assert take(child) == 1
+
+    play(story)
+    assert f"a child died without a task: {how}" in caplog.text
+    assert "it is replaced in" in caplog.text
+
+
+def test_end_of_a_child_that_was_dealt_with_changes_nothing(clock: Clock):
+    async def story(rig: Rig) -> None:
+        await rig.child(0)
+        rig.children.close()
+        changes = rig.changes
+        rig.children.exited(0, 77, 0)
+        assert (rig.outcomes, rig.changes) == ([], changes)
+        assert rig.slots.capacity == 1, "nor is its slot given up"
+
+    play(story)
+
+
+def test_full_socket_keeps_tasks_in_the_link_until_the_child_answers(clock: Clock):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        await rig.deepen(child, DEPTH_MAX)
+        ids = rig.deliver(DEPTH_MAX, bytes(packets.INLINE_MAX))
+        held = rig.slots.load(0)
+        assert 1 < held < DEPTH_MAX
+        rig.children.assign()
+        assert rig.slots.load(0) == held, "a full socket is left alone"
+        while len(rig.outcomes) < DEPTH_MAX:
+            done = len(rig.outcomes)
+            answer(child, take(child))
+            await rig.until(lambda done=done: len(rig.outcomes) > done)
+            rig.children.assign()
+        assert [id_ for id_, *_ in rig.outcomes] == ids
+
+    play(story)
+
+
+def test_task_that_no_descriptor_is_left_for_is_tried_again(
+    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.001)
+
+    def refuse(*given: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(packets, "send", refuse)
+            changes = rig.changes
+            rig.deliver(1)
+        with pytest.raises(BlockingIOError):
+            take(child)
+        await rig.until(lambda: rig.changes > changes)
+        rig.children.assign()
+        assert take(child) == 1
+
+    play(story)
+    assert "add[00000000-0000-0000-0000-000000000001] waits: [Errno 24]" in caplog.text
+
+
+def test_take_back_leaves_the_head_with_its_child_and_counts_answers(clock: Clock):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        await rig.deepen(child, 4)
+        ids = rig.deliver(4)
+        answer(child, take(child))
+        head = take(child)
+        changes = rig.changes
+        rig.children.take_back_all()
+        assert rig.outcomes == [(ids[0], Outcome.SUCCESS, "json", b"1")]
+        assert rig.slots.running == 1
+        assert rig.changes > changes
+        assert unread(child) == 0
+        rig.slots.drain()
+        assert [task.id for task in rig.slots.surplus()] == ids[2:]
+        answer(child, head)
+        await rig.until(lambda: len(rig.outcomes) == 2)
+        assert rig.outcomes[1][0] == ids[1]
+
+    play(story)
+
+
+def test_take_back_passes_over_slots_without_a_child(clock: Clock):
+    async def story(rig: Rig) -> None:
+        changes = rig.changes
+        rig.children.take_back_all()
+        assert rig.changes > changes
+        assert rig.slots.idle
+
+    play(story, count=2)
+
+
+def test_long_run_is_reported_once_and_what_lies_behind_it_goes_to_another(clock: Clock):
+    async def story(rig: Rig) -> None:
+        busy = await rig.child(0)
+        await rig.deepen(busy, 4)
+        ids = rig.deliver(4)
+        take(busy)
+        free = await rig.child(1)
+        clock.now += LONG_RUN_NS + 1
+        await rig.until(lambda: rig.reported)
+        assert rig.reported == [ids[0]]
+        assert unread(busy) == 0
+        rig.children.assign()
+        answer(free, take(free))
+        await rig.until(lambda: rig.outcomes)
+        assert rig.outcomes[0][0] == ids[1]
+        clock.now += LONG_RUN_NS + 1
+        rig.children._check()
+        assert rig.reported == [ids[0]]
+
+    play(story, count=2)
+
+
+def test_task_that_its_child_does_not_begin_is_not_reported_started(clock: Clock):
+    async def story(rig: Rig) -> None:
+        deaf = await rig.child(0)
+        (id_,) = rig.deliver(1)
+        clock.now += LONG_RUN_NS + 1
+        await rig.until(lambda: not rig.slots.running)
+        assert rig.reported == []
+        assert unread(deaf) == 0
+        willing = await rig.child(1)
+        rig.children.assign()
+        answer(willing, take(willing))
+        await rig.until(lambda: rig.outcomes)
+        assert rig.outcomes[0][0] == id_
+
+    play(story, count=2)
+
+
+def test_closing_ends_every_child_and_makes_none_anew(clock: Clock):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        rig.deliver(1)
+        assert take(child) == 1
+        rig.children.close()
+        assert packets.receive(child) is None
+        rig.children.spawn(0)
+        assert packets.take_back(rig._nursery) == []
+
+    play(story)
+
+
+def test_spawning_without_a_nursery_is_no_error_here(clock: Clock):
+    async def story(rig: Rig) -> None:
+        asyncio.get_running_loop().remove_reader(rig._nursery.fileno())
+        rig._nursery.shutdown(socket.SHUT_RDWR)
+        rig.children.spawn(0)
+        assert rig.slots.capacity == 1
+        assert rig.outcomes == []
+
+    play(story)
+
+
+def test_kill_reaches_children_that_were_born_and_not_those_that_ended(clock: Clock):
+    processes = [subprocess.Popen(["sleep", "60"], process_group=0) for _ in range(2)]
+    try:
+
+        async def story(rig: Rig) -> None:
+            await rig.child(0)
+            rig.children.born(0, processes[0].pid)
+            rig.children.born(1, processes[1].pid)
+            rig.children.exited(0, processes[0].pid, 0)
+            rig.children.kill()
+
+        play(story, count=2)
+        assert processes[1].wait(DEADLINE) == -signal.SIGKILL
+        assert processes[0].poll() is None
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0, "exit code 0"),
+        (3 << 8, "exit code 3"),
+        (signal.SIGSEGV, "SIGSEGV"),
+        (signal.SIGKILL | 0x80, "SIGKILL"),  # with a core dump
+        (signal.SIGRTMIN + 1, f"signal {signal.SIGRTMIN + 1}"),
+    ],
+)
+def test_end_of_a_process_is_told_in_words(status: int, text: str):
+    assert describe(status) == text
+
+
+def test_death_of_a_child_loses_only_the_task_that_ran(start_worker: StartWorker, broker: ScriptedBroker):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 101)])  # the slot is deep now
+    broker.deliver(row(101, "proj.kill_self"), *[row(n, "proj.add", n, 1) for n in range(102, 121)])
+    broker.until(lambda: len({row[0] for row in broker.rows}) == 120)
+    outcomes = broker.outcomes()
+    assert outcomes.pop(task_id(101)) == Outcome.LOST
+    assert set(outcomes.values()) <= {Outcome.SUCCESS, Outcome.RELEASE}
+    (lost,) = [row for row in broker.rows if row[2] == Outcome.LOST]
+    assert lost[4].startswith(b"SIGKILL (pid ")
+    assert stop(worker, broker) == 0
+    assert "proj.kill_self[00000000-0000-0000-0000-000000000065] lost" in worker.said()
+
+
+def test_exit_of_a_child_is_reported_with_its_code(start_worker: StartWorker, broker: ScriptedBroker):
+    start_worker("-c", "1")
+    broker.greet()
+    broker.deliver(row(1, "proj.leave", 3), row(2, "proj.add", 1, 2))
+    broker.until(lambda: len(broker.rows) == 2)
+    assert broker.rows[0][2] == Outcome.LOST
+    assert broker.rows[0][4].startswith(b"exit code 3 (pid ")
+    assert broker.outcomes()[task_id(2)] == Outcome.SUCCESS
+
+
+def test_child_killed_while_idle_is_replaced(start_worker: StartWorker, broker: ScriptedBroker):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    broker.deliver(row(1, "proj.pid"))
+    broker.until(lambda: broker.rows)
+    first = results(broker)[task_id(1)]
+    assert isinstance(first, int)
+    os.kill(first, signal.SIGKILL)
+    broker.deliver(row(2, "proj.pid"))
+    broker.until(lambda: len(broker.rows) == 2)
+    assert broker.outcomes()[task_id(2)] in (Outcome.SUCCESS, Outcome.LOST, Outcome.RELEASE)
+    broker.deliver(row(3, "proj.pid"))
+    broker.until(lambda: task_id(3) in results(broker))
+    assert results(broker)[task_id(3)] != first
+    assert worker.process.poll() is None
+
+
+def test_long_run_is_reported_started_and_holds_no_hostages(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    start_worker("-c", "2")
+    broker.greet()
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 201)])
+    gate = tmp_path / "gate"
+    # Both slots get a long one with others behind it.
+    broker.deliver(*[row(n, "proj.wait_for", str(gate)) for n in (501, 502)])
+    broker.until(lambda: len(broker.started) == 2)
+    broker.deliver_anyway(*[row(n, "proj.add", n, 1) for n in range(503, 523)])
+    late = {task_id(n) for n in range(503, 523)}
+    broker.until(lambda: late <= set(broker.outcomes()))
+    assert [broker.outcomes()[task_id(n)] for n in range(503, 523)] == [Outcome.RELEASE] * 20
+    assert set(broker.started) == {task_id(501), task_id(502)}
+    # Nothing is wanted while both are busy.
+    assert broker.credit == broker.delivered
+    gate.touch()
+    broker.until(lambda: task_id(501) in broker.outcomes())
+    assert broker.outcomes()[task_id(501)] == Outcome.SUCCESS
+
+
+def test_what_lies_behind_a_long_run_goes_to_the_other_slot(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    start_worker("-c", "2")
+    broker.greet()
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 201)])
+    gate = tmp_path / "gate"
+    broker.deliver(row(501, "proj.wait_for", str(gate)))
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(502, 530)])
+    done = results(broker)
+    assert [done[task_id(n)] for n in range(502, 530)] == list(range(503, 531))
+    assert task_id(501) not in broker.outcomes()
+    gate.touch()
+    broker.until(lambda: task_id(501) in results(broker))
+
+
+def test_more_bytes_than_a_childs_socket_holds_wait_in_the_link(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    start_worker("-c", "1")
+    broker.greet()
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 101)])
+    text = "x" * 30_000
+    run_all(broker, [row(n, "proj.add", text, str(n)) for n in range(101, 201)])
+    done = results(broker)
+    assert [done[task_id(n)] for n in range(101, 201)] == [text + str(n) for n in range(101, 201)]
+
+
+def test_child_that_dies_at_start_is_replaced_only_after_a_while(
+    start_worker: StartWorker, broker: ScriptedBroker, proj: Path
+):
+    count = proj / "count"
+    (proj / "stillborn.py").write_text(
+        "import os\n"
+        "from proj import app\n"
+        "def leave():\n"
+        f"    with open({str(count)!r}, 'a') as file:\n"
+        "        file.write('x')\n"
+        "    os._exit(7)\n"
+        "os.register_at_fork(after_in_child=leave)\n"
+    )
+    worker = start_worker("-c", "1", module="stillborn")
+    wait_until_said(worker, "replaced in 1 s")
+    assert "exit code 7" in worker.said()
+    assert count.read_text() == "x"
+    wait_until_said(worker, "replaced in 2 s")
+    assert count.read_text() == "xx"
