@@ -119,7 +119,8 @@ def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
     assert broker.peers[0].watched == set()
 
 
-def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole(client, broker):
+def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "LAST_ANSWER_SECONDS", 10.0)
     ids = [str(number) for number in range(ROWS_MAX + 1)]
     queued(broker, *ids)
     assert len(client.wait(ids, 0)) == len(ids)
