@@ -144,7 +144,7 @@ def test_an_idle_broker_collects_garbage(monkeypatch):
     async def scenario(house):
         monkeypatch.setattr(house.broker, "wake", lambda: None)
         sweeper = asyncio.create_task(house.broker.sweep())
-        await collected.wait()
+        assert await asyncio.wait_for(collected.wait(), 5)
         sweeper.cancel()
 
     play(scenario)

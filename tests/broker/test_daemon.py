@@ -56,7 +56,7 @@ def test_the_token_file_is_the_users_alone_and_no_line_shows_it(stage):
 
 def test_without_memory_it_says_that_there_is_no_journal_yet(stage):
     broker = start(stage, "--unix", "b.sock")
-    broker.wait_for("no journal yet")
+    assert "nothing is kept on disk" in broker.wait_for("no journal yet")
 
 
 def test_term_ends_it_in_order_and_says_what_is_gone(stage):

@@ -60,7 +60,8 @@ def test_the_socket_of_a_broker_that_is_gone_is_replaced(tmp_path):
     path = tmp_path / "broker.sock"
     listen_unix(path)[0].close()
     server, _ = listen_unix(path)
-    server.close()
+    with server, socket.socket(socket.AF_UNIX) as client:
+        assert client.connect_ex(str(path)) == 0
 
 
 def test_the_socket_of_a_living_broker_is_left_alone(tmp_path):
