@@ -312,7 +312,7 @@ class Broker:
 _EVENTS = {
     "queue_without_consumer": (
         "queue %(queue)r: %(ready)d tasks wait and no worker consumes it; "
-        "start one: chervil worker -Q %(queue)s"
+        "start one: chervil -A MODULE worker -Q %(queue)s"
     ),
     "unknown_task": "queue %(queue)r: task %(name)r waits; no worker of this queue knows that name",
     "task_dead": "%(name)s[%(id)s] is DEAD after %(attempts)d attempts were lost",

@@ -222,7 +222,8 @@ class Link:
         name = self._manifest.app or "an app without a name"
         queues = ", ".join(self._queues)
         count = len(self._manifest.tasks)
-        print(f"{self._options.node_name} runs {name} ({count} tasks), {self._options.concurrency} at a time")
+        tasks = "1 task" if count == 1 else f"{count} tasks"
+        print(f"{self._options.node_name} runs {name} ({tasks}), {self._options.concurrency} at a time")
         print(f"broker {self._found.url} (from {self._found.source}), durability: {durability}")
         print(f"queues {queues}")
         print("acks after the run; a task whose process dies runs again, at most 3 starts", flush=True)
