@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from chervil.protocol import FINAL, Code, LocalProtocolError, Message, Stage
+from chervil.protocol import FINAL, Code, LocalProtocolError, Message, Stage, to_text
 from chervil.protocol.limits import HEARTBEAT_MS, MISSED_HEARTBEATS
 from chervil.protocol.messages import Completed, Status
 from chervil.version import __version__
@@ -54,11 +54,10 @@ class Broker:
         self.instance = self.random(16)
         self.bodies = Bodies()
         self.peers: dict[int, Peer] = {}
-        results = options.max_memory // 4
         self.engine = Engine(
             EngineConfig(
-                memory_limit=options.max_memory - results,
-                results_limit=results,
+                memory_limit=options.task_memory,
+                results_limit=options.result_memory,
                 body_limit=options.body_limit,
             )
         )
@@ -119,7 +118,9 @@ class Broker:
     def end_session(self, peer: Peer) -> None:
         """Its leases go back to their queues, its watches and its credit are gone."""
         peer.in_session = False
-        self.engine.close(peer.session)
+        given_back = self.engine.close(peer.session)
+        if peer.consumes:
+            log.info("worker %s is gone; tasks that it had and that go back: %d", peer.name, given_back)
 
     # What commands need.
 
@@ -320,6 +321,8 @@ _EVENTS = {
 
 
 def _log_event(event: str, details: dict[str, Any]) -> None:
+    if "id" in details:
+        details = details | {"id": to_text(details["id"])}
     text = _EVENTS.get(event)
     if text is None:
         log.info("%s %s", event, details)

@@ -137,6 +137,8 @@ def query(broker: "Broker", peer: "Peer", message: Query) -> None:
 
 def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
     options = message.options or {}
+    if not peer.consumes:
+        log.info("worker %s serves %s", peer.name, ", ".join(message.queues) or "no queue")
     peer.consumes = True
     broker.engine.subscribe(
         peer.session,

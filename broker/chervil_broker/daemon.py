@@ -64,7 +64,7 @@ async def _serve(options: BrokerOptions) -> None:
     await broker.stop(STOP_GRACE)
     for _, url in listeners:
         remove_socket(url)
-    log.info("stopped%s", f"; {left} unfinished tasks were in memory and are gone" if left else "")
+    log.info("stopped%s", f"; unfinished tasks that were in memory and are gone: {left}" if left else "")
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -105,14 +105,15 @@ async def _accept(broker: Broker, sock: socket.socket, *, needs_token: bool) -> 
 
 def _announce(options: BrokerOptions, urls: list[BrokerURL], token_files: list[Path]) -> None:
     if options.memory:
-        log.info("--memory: nothing is kept on disk; a restart loses what is queued")
+        log.info("nothing is kept on disk (--memory): a restart loses what is queued")
     else:
         log.warning(
             "this release has no journal yet: nothing is kept on disk (--memory says so without this line)"
         )
     log.info(
-        "ready on %s; memory for %s of tasks and results%s",
+        "ready on %s; memory for %s of tasks and %s of results%s",
         ", ".join(map(str, urls)),
-        show_size(options.max_memory),
+        show_size(options.task_memory),
+        show_size(options.result_memory),
         "".join(f"; token in {path}" for path in token_files[:1]),
     )

@@ -25,7 +25,7 @@ def parse_bind(text: str) -> tuple[str, int]:
     if not colon:
         host, port = text, str(DEFAULT_PORT)
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    if not port.isdecimal() or int(port) > 65535:
+    if text.isdecimal() or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"--bind {text!r} is no HOST:PORT; write it like 127.0.0.1:{DEFAULT_PORT}")
     if not _is_loopback(host):
         raise ValueError(

@@ -20,7 +20,7 @@ class BrokerOptions:
 
     bind: tuple[str, ...] = option((), "Listen on this TCP address, HOST:PORT. May be repeated.")
     unix: str | None = option(None, "Listen on a Unix socket at this path; same-user clients need no token.")
-    memory: bool = option(False, "Keep nothing on disk: a restart loses what is queued.")
+    memory: bool = option(False, "Keep nothing on disk: a restart loses what is queued. So far the only way.")
     max_memory: int = option(
         lambda: available_memory() // 2,
         "Memory for tasks and results, like 512MB; a quarter of it is for results. Half of what there is.",
@@ -30,6 +30,16 @@ class BrokerOptions:
     loop: str = option(
         "uvloop", "Event loop; asyncio where uvloop is missing.", choices=("uvloop", "asyncio")
     )
+
+    @property
+    def result_memory(self) -> int:
+        """Bytes for results and what is remembered of finished tasks."""
+        return self.max_memory // 4
+
+    @property
+    def task_memory(self) -> int:
+        """Bytes for tasks that are not finished."""
+        return self.max_memory - self.result_memory
 
     def __post_init__(self) -> None:
         if not 1 <= self.body_limit <= BODY_MAX:

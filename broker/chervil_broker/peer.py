@@ -30,7 +30,7 @@ class Peer(asyncio.Protocol):
         self.session = session
         self.needs_token = needs_token
         self.connection = Connection(Side.BROKER)
-        self.name = "?"
+        self.name = "a stranger"
         #: The engine has a session for it: from HELLO to GOODBYE, or to the end of the connection.
         self.in_session = False
         #: Has subscribed: heartbeats are owed both ways.

@@ -66,7 +66,7 @@ def test_term_ends_it_in_order_and_says_what_is_gone(stage):
     client.publish([task()])
     broker.signal(signal.SIGTERM)
     assert broker.ended() == 0
-    assert "1 unfinished tasks were in memory and are gone" in broker.output[-1]
+    assert "unfinished tasks that were in memory and are gone: 1" in broker.output[-1]
     assert not (stage.folder / "b.sock").exists()
     client.close()
 

@@ -19,7 +19,7 @@ def test_bind_is_host_and_port(text, address):
     assert parse_bind(text) == address
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:http", "127.0.0.1:70000"])
+@pytest.mark.parametrize("text", ["127.0.0.1:http", "127.0.0.1:70000", "2437"])
 def test_a_bad_bind_is_refused_with_an_example(text):
     with pytest.raises(ValueError, match=r"write it like 127\.0\.0\.1:2437"):
         parse_bind(text)

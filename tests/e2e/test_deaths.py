@@ -94,7 +94,7 @@ def test_term_lets_running_tasks_finish_and_hands_back_the_rest(stage):
     waiting = tasks.add.delay_many([(n, 1) for n in range(50)])
     read_fifo_line(stage, "held")
     worker.signal(signal.SIGTERM)
-    worker.wait_for("stopping when 1 running tasks are done")
+    worker.wait_for("stopping when what runs is done (tasks: 1)")
     let_go(stage, "held")
     assert worker.ended() == 0
     assert running.get(timeout=10) == "let go"
@@ -111,7 +111,7 @@ def test_a_second_term_cuts_running_tasks_off_and_they_run_again(stage):
     result = tasks.stuck_the_first_time.delay("pid")
     child = read_fifo_line(stage, "pid")
     worker.signal(signal.SIGTERM)
-    worker.wait_for("stopping when 1 running tasks are done")
+    worker.wait_for("stopping when what runs is done (tasks: 1)")
     worker.signal(signal.SIGTERM)
     assert worker.ended() == 1
     assert not alive(child)

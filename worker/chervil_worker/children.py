@@ -124,10 +124,12 @@ class Children:
         lost, delay_ns = self._slots.died(index, unread, time.monotonic_ns())
         for task in lost:
             log.worker.error(
-                "%s[%s] lost: its process died: %s", task.name, to_text(task.id), how,
+                "%s[%s] lost on attempt %d: its process died: %s",
+                task.name, to_text(task.id), task.attempt, how,
                 extra={"task_name": task.name, "task_id": to_text(task.id)},
             )  # fmt: skip
-            self._owner.complete(task, Outcome.LOST, None, how.encode(), None)
+            told = f"{how}, on attempt {task.attempt}"
+            self._owner.complete(task, Outcome.LOST, None, told.encode(), None)
         if not lost and not self._closing:
             log.worker.warning("a child died without a task: %s", how)
         if delay_ns:

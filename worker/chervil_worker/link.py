@@ -98,7 +98,7 @@ class Link:
             deadline = None
             if options and (expires_ms := options.get(TaskOption.EXPIRES_MS)) is not None:
                 deadline = now + expires_ms * 1_000_000
-            tasks.append(Task(row[0], row[1], row[5], pack((row, deadline, limit))))
+            tasks.append(Task(row[0], row[1], row[5], pack((row, deadline, limit)), row[3] + 1))
         self._slots.deliver(tasks)
         self.changed()
 
@@ -123,8 +123,8 @@ class Link:
         forgotten = self._slots.new_session()
         if unanswered or forgotten or self._slots.running:
             log.worker.warning(
-                "with the connection went the leases: %d tasks not begun, %d completions unanswered, %d "
-                "tasks still run and will be completed in vain; the broker hands them out again",
+                "the leases are lost with the connection (tasks not begun: %d, completions not answered: %d, "
+                "tasks that still run: %d); a broker that still has these tasks hands them out again",
                 forgotten,
                 unanswered,
                 self._slots.running,
@@ -258,7 +258,7 @@ class Link:
         self._children.take_back_all()
         if self._slots.running:
             log.worker.warning(
-                "stopping when %d running tasks are done; once more cuts them off", self._slots.running
+                "stopping when what runs is done (tasks: %d); once more cuts it off", self._slots.running
             )
         while self._signals < 2:
             self._signalled.clear()
@@ -274,7 +274,7 @@ class Link:
         """Children first, then the session: a task cut off must not run while another gets its lease."""
         running = self._slots.running
         if running:
-            log.worker.warning("%d running tasks were cut off; they run again", running)
+            log.worker.warning("running tasks that were cut off, and run again: %d", running)
         self._children.close()
         self._loop.remove_reader(self._nursery.fileno())
         if not running:
@@ -282,7 +282,7 @@ class Link:
                 control.send(self._nursery, control.Stop())
         if self._orphans:
             log.worker.warning(
-                "%d tasks had finished after their connection was lost; the broker handed them out again",
+                "tasks that finished after their connection was lost, and did not count: %d",
                 self._orphans,
             )
         await self._end_nursery()

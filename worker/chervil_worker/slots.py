@@ -35,13 +35,15 @@ RESPAWN_MAX_NS = 30_000_000_000
 class Task:
     """A delivered task: what its row says, and the payload of the packet that a child is sent."""
 
-    __slots__ = ("id", "lease", "name", "number", "payload", "session")
+    __slots__ = ("attempt", "id", "lease", "name", "number", "payload", "session")
 
-    def __init__(self, task_id: WireId, lease: int, name: str, payload: bytes) -> None:
+    def __init__(self, task_id: WireId, lease: int, name: str, payload: bytes, attempt: int = 1) -> None:
         self.id = task_id
         self.lease = lease
         self.name = name
         self.payload = payload
+        #: Which attempt this is, as the broker counts them.
+        self.attempt = attempt
         #: Names its packet; given by `Slots.deliver`, never used again.
         self.number = 0
         #: The session that its lease belongs to, as `Slots.session` counts them.

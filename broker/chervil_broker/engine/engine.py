@@ -33,18 +33,23 @@ class Engine:
         """A new session; numbers are never used again."""
         self._state.sessions[session] = Session(session, name, self._state.now)
 
-    def close(self, session: int) -> None:
-        """A session is gone: its leases go back to their old places, flagged, STARTED ones charged."""
+    def close(self, session: int) -> int:
+        """A session is gone: its leases go back to their old places, flagged, STARTED ones charged.
+
+        Returns how many leases it had.
+        """
         state = self._state
         gone = state.sessions[session]
         watching.unwatch(state, session, list(gone.watching))
         state.pushes.pop(session, None)
         state.woken.pop(session, None)
         leasing.unsubscribe(state, gone)
-        if gone.leases:
+        leases = len(gone.leases)
+        if leases:
             state.record("close", session)
             completing.give_back(state, gone)
         del state.sessions[session]
+        return leases
 
     def publish(self, session: int, request: int, tasks: list[publishing.PublishRow]) -> None:
         """PUBLISH, answered by CONFIRM."""
