@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any
 
 from chervil.protocol import FINAL, Code, LocalProtocolError, Message, Stage, to_text
-from chervil.protocol.limits import HEARTBEAT_MS, MISSED_HEARTBEATS
+from chervil.protocol.limits import FRAME_MAX, HEARTBEAT_MS, MISSED_HEARTBEATS
 from chervil.protocol.messages import Completed, Status
 from chervil.version import __version__
 from chervil_broker.bodies import Bodies
@@ -54,6 +54,10 @@ class Broker:
         self.instance = self.random(16)
         self.bodies = Bodies()
         self.peers: dict[int, Peer] = {}
+        #: Bytes of frames that have not come whole, of all peers, and how many there may be: room for a
+        #: few of the largest even where memory is short.
+        self.partial_bytes = 0
+        self.partial_limit = max(8 * FRAME_MAX, options.max_memory // 8)
         self.engine = Engine(
             EngineConfig(
                 memory_limit=options.task_memory,
@@ -171,6 +175,7 @@ class Broker:
         self.engine.tick(now, wall)
         self._pumped_at = now / 1e9
         effects = self.engine.pump()
+        replies, self._replies = self._replies, []
         frames: dict[Peer, list[bytes]] = {}
         for session, message in outgoing(effects, self.bodies, now, wall):
             peer = self.peers.get(session)
@@ -182,9 +187,8 @@ class Broker:
             for earlier in self._unhurried.pop(peer, ()):
                 self._add_frame(frames, peer, earlier)
             self._add_frame(frames, peer, message)
-        for peer, message in self._replies:
+        for peer, message in replies:
             self._add_frame(frames, peer, message)
-        self._replies.clear()
         if self._unhurried:
             self._add_unhurried(frames)
         for peer in self._leaving:
@@ -198,10 +202,12 @@ class Broker:
     def _add_frame(self, frames: dict[Peer, list[bytes]], peer: Peer, message: Message) -> None:
         try:
             frame = peer.connection.send(message)
-        except LocalProtocolError:
+        except LocalProtocolError as error:
             if peer.ready:
-                raise
-            return  # it left between asking and being answered
+                # An answer that no frame can hold is its peer's loss and nobody else's.
+                log.warning("%s cannot be answered: %s", peer.name, error)
+                peer.refuse(Code.TOO_MANY, f"the answer cannot be sent: {error.message}")
+            return  # else it left between asking and being answered
         known = frames.get(peer)
         if known is None:
             frames[peer] = [frame]
@@ -278,10 +284,17 @@ class Broker:
 
     async def sweep(self) -> None:
         """Runs for ever: heartbeats owed and missed, stepped clocks, idle garbage collection."""
+        before = time.monotonic()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
-            for peer in [peer for peer in self.peers.values() if peer.consumes and peer.ready]:
+            # A broker that was stopped itself has not read yet what its peers said meanwhile.
+            late = now - before > 2 * SWEEP_SECONDS
+            before = now
+            for peer in [] if late else list(self.peers.values()):
+                peer.check_that_it_reads(now)
+                if not (peer.consumes and peer.ready) or peer.held_up:
+                    continue
                 if now - peer.heard > SILENCE_SECONDS:
                     log.warning("%s was silent for %.0f s: taken for lost", peer.name, now - peer.heard)
                     peer.abort()

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from chervil.protocol import (
+    FAILURE_CODEC,
     Code,
+    FailureRecord,
     Message,
     Outcome,
     RemoteProtocolError,
@@ -15,6 +17,7 @@ from chervil.protocol import (
     SubscribeOption,
     WelcomeOption,
 )
+from chervil.protocol.frames import pack
 from chervil.protocol.limits import FRAME_MAX, HEARTBEAT_MS
 from chervil.protocol.messages import (
     COMMANDS,
@@ -47,6 +50,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chervil.broker")
 
+#: What an option takes in memory besides its packed size.
+OPTION_BYTES = 100
+#: Longest reason of a LOST that is kept, in bytes: a failure record's message takes 64 KiB, and a byte that
+#: is no UTF-8 becomes three.
+REASON_MAX = 65_536 // 3
 #: Outcomes that protocol.md specifies and this release's engine does not know.
 _LATER_OUTCOMES = frozenset({Outcome.REPLACE, Outcome.REJECT, Outcome.IGNORE, Outcome.REVOKED})
 
@@ -118,13 +126,15 @@ def publish(broker: "Broker", peer: "Peer", message: Publish) -> None:
     tasks = []
     for id_, name, queue, priority, options, headers, codec, body in message.tasks:
         size = len(body) if headers is None else len(body) + len(headers)
+        if options is not None:
+            size += OPTION_BYTES * len(options) + len(pack(options))
         tasks.append((id_, name, queue, priority, options, put(TaskBody(headers, codec, body)), size))
     broker.engine.publish(peer.session, message.request, tasks)
 
 
 def watch(broker: "Broker", peer: "Peer", message: Watch) -> None:
     peer.watches.add(message.request)
-    broker.engine.watch(peer.session, message.request, message.ids)
+    broker.engine.watch(peer.session, message.request, list(dict.fromkeys(message.ids)))
 
 
 def unwatch(broker: "Broker", peer: "Peer", message: Unwatch) -> None:
@@ -132,7 +142,7 @@ def unwatch(broker: "Broker", peer: "Peer", message: Unwatch) -> None:
 
 
 def query(broker: "Broker", peer: "Peer", message: Query) -> None:
-    broker.engine.query(peer.session, message.request, message.ids)
+    broker.engine.query(peer.session, message.request, list(dict.fromkeys(message.ids)))
 
 
 def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
@@ -168,8 +178,11 @@ def complete(broker: "Broker", peer: "Peer", message: Complete) -> None:
                 f"COMPLETE with {Outcome(row[2]).name} or follow-ups is for a later release of the broker",
             )
     put = broker.bodies.put
+    limit = broker.options.body_limit
     rows: list[CompletionRow] = []
-    for id_, lease, outcome, codec, body, options, _ in message.tasks:
+    for row in message.tasks:
+        ordinary = row[5] is None and row[2] != Outcome.LOST and (row[4] is None or len(row[4]) <= limit)
+        id_, lease, outcome, codec, body, options, _ = row if ordinary else _within_limits(row, limit)
         if options is not None and RetryOption.BODY in options:
             _keep_new_body(broker, options)
         if body is None:
@@ -177,6 +190,21 @@ def complete(broker: "Broker", peer: "Peer", message: Complete) -> None:
         else:
             rows.append((id_, lease, outcome, put(ResultBody(codec, body)), len(body), options))
     broker.engine.complete(peer.session, message.sequence, rows)
+
+
+def _within_limits(row: list[Any], limit: int) -> list[Any]:
+    """A completion row, or a FAILURE in its place where it brings a body that is too large to be kept."""
+    id_, lease, outcome, codec, body, options, publishes = row
+    brought = body if outcome == Outcome.SUCCESS else None
+    if options is not None and RetryOption.BODY in options:
+        brought = options[RetryOption.BODY][2]
+    if brought is not None and len(brought) > limit:
+        said = f"{Code.BODY_TOO_LARGE}: {len(brought)} bytes, and the broker takes {limit} (its --body-limit)"
+        record = FailureRecord("rejected", "chervil.exceptions.EncodeError", said, None, id_, "task")
+        return [id_, lease, Outcome.FAILURE, FAILURE_CODEC, record.pack(), None, None]
+    if outcome == Outcome.LOST and body is not None:
+        body = body[:REASON_MAX].replace(b"\0", b" ")
+    return [id_, lease, outcome, codec, body, options, publishes]
 
 
 def _keep_new_body(broker: "Broker", options: dict[int, Any]) -> None:

@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, cast
 
 from chervil.protocol import Code, Connection, Message, RemoteProtocolError, Side, State
-from chervil.protocol.limits import PREAUTH_SECONDS
+from chervil.protocol.limits import FRAME_BATCH, PREAUTH_SECONDS
 from chervil.protocol.messages import Error, Goodbye, Heartbeat
 from chervil_broker.commands import HANDLERS
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chervil.broker")
 
-#: Bytes that may wait to be written to one peer; beyond that it does not read and is cut off. Two
-#: largest frames and as much again of small ones fit.
-UNSENT_MAX = 64 << 20
+#: Bytes that may wait to be written to one peer before nothing more is read from it: it can't ask for
+#: more while it does not take what it asked for. The largest frame fits.
+UNSENT_MAX = 32 << 20
+#: Seconds in which a peer takes nothing of what waits for it before it is cut off.
+SLOW_SECONDS = 10.0
 
 
 class Peer(asyncio.Protocol):
@@ -42,6 +44,14 @@ class Peer(asyncio.Protocol):
         self.heard = broker.seconds()
         self.spoke = self.heard
         self._transport: asyncio.Transport | None = None
+        #: Nothing is read from it at present, see UNSENT_MAX.
+        self.held_up = False
+        #: Bytes written to it, how many of them were taken, and when that last grew.
+        self._written = 0
+        self._taken = 0
+        self._taken_at = self.heard
+        #: Bytes of a frame that has not come whole.
+        self._partial = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._open = False
 
@@ -57,6 +67,7 @@ class Peer(asyncio.Protocol):
             self._transport.abort()
             return
         self._open = True
+        self._transport.set_write_buffer_limits(high=UNSENT_MAX)
         self._deadline = asyncio.get_running_loop().call_later(PREAUTH_SECONDS, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
@@ -67,11 +78,24 @@ class Peer(asyncio.Protocol):
                 HANDLERS[type(message)](broker, self, message)
         except RemoteProtocolError as error:
             self.refuse(error.code, error.message)
+        self._count_partial()
         broker.wake()
+
+    def pause_writing(self) -> None:
+        self.held_up = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.held_up = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self.stop_deadline()
+        self.broker.partial_bytes -= self._partial
+        self._partial = 0
         if self._open:
             self._open = False
             self.broker.forget(self)
@@ -93,18 +117,36 @@ class Peer(asyncio.Protocol):
         self.write(self.connection.send(message))
 
     def write(self, frames: bytes) -> None:
-        """Writes frames that have passed the gate; a peer that does not read is cut off."""
+        """Writes frames that have passed the gate."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         self.spoke = self.heard if self.heard > self.spoke else self.broker.seconds()
+        self._written += len(frames)
         transport.write(frames)
-        if transport.get_write_buffer_size() > UNSENT_MAX:
+
+    def check_that_it_reads(self, now: float) -> None:
+        """Cuts the peer off when nothing of what waits for it was taken for SLOW_SECONDS."""
+        if self._transport is None:
+            return
+        unsent = self._transport.get_write_buffer_size()
+        taken = self._written - unsent
+        if unsent == 0 or taken > self._taken:
+            self._taken, self._taken_at = taken, now
+        elif now - self._taken_at > SLOW_SECONDS:
             self.broker.count_refusal(Code.SLOW)
-            log.warning(
-                "%s does not read: %d bytes wait for it; cut off (%s)", self.name, UNSENT_MAX, Code.SLOW
-            )
-            transport.abort()
+            log.warning("%s does not read: %d bytes wait for it; cut off (%s)", self.name, unsent, Code.SLOW)
+            self._transport.abort()
+
+    def _count_partial(self) -> None:
+        """Keeps the broker's account of unfinished frames, and ends a peer that goes over the limit."""
+        partial = self.connection.buffered
+        if partial == self._partial:
+            return
+        self.broker.partial_bytes += partial - self._partial
+        self._partial = partial
+        if partial > FRAME_BATCH and self.broker.partial_bytes > self.broker.partial_limit:
+            self.refuse(Code.TOO_MANY, "too many unfinished frames; send large ones one after the other")
 
     def refuse(self, code: Code, message: str) -> None:
         """Tells the peer the code that ends the connection, and ends it."""

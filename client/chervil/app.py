@@ -8,6 +8,7 @@ from typing import (
     Any,
     Concatenate,
     Literal,
+    NoReturn,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -16,9 +17,9 @@ from typing import (
     overload,
 )
 
-from chervil import current
+from chervil import absent, current
 from chervil.conf import Settings
-from chervil.options import CALL_OPTIONS, TASK_OPTIONS, CallOptions, TaskOptions, refuse_unknown
+from chervil.options import CALL_OPTIONS, TASK_OPTIONS, CallOptions, TaskOptions, check_options
 from chervil.result import AsyncResult
 from chervil.task import AsyncTask, Task
 
@@ -96,7 +97,7 @@ class Chervil:
     def task(self, /, *, bind: Literal[True], **options: Unpack[TaskOptions]) -> BoundDecorator: ...
     def task(self, fn: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Any) -> Any:
         """Makes a task of a function: `@app.task`, or `@app.task(queue="mail", ...)`."""
-        refuse_unknown("@app.task", options, TASK_OPTIONS)
+        check_options("@app.task", options, TASK_OPTIONS, absent.TASK_OPTIONS)
 
         def decorate(fn: Callable[..., Any]) -> Task[..., Any]:
             return self.register(make_task(self, fn, bind, cast("TaskOptions", options), self.main))
@@ -146,8 +147,10 @@ class Chervil:
         **options: Unpack[CallOptions],
     ) -> AsyncResult[Any]:
         """Publishes a call of a task by its name, without its code; options are those of `apply_async`."""
-        refuse_unknown("send_task()", options, CALL_OPTIONS)
-        return self.publisher.send(name, args or (), kwargs or {}, options)
+        check_options("send_task()", options, CALL_OPTIONS, absent.CALL_OPTIONS)
+        return self.publisher.send(
+            name, () if args is None else args, {} if kwargs is None else kwargs, options
+        )
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802  # Celery's name
         return AsyncResult(task_id, self)
@@ -212,6 +215,11 @@ class Chervil:
     def set_default(self) -> None:
         """Makes this the app that is current where no other is."""
         current.set_default_app(self)
+
+    if not TYPE_CHECKING:  # type checkers are to flag what is not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent.attribute_error(self, name, absent.APP_ATTRIBUTES)
 
     def __repr__(self) -> str:
         return f"<Chervil {self.main or '(no name)'}>"

@@ -9,6 +9,23 @@ if TYPE_CHECKING:
 
 _VARARGS = 0x04
 _VARKEYWORDS = 0x08
+#: How much of a wrong value a message shows, in characters.
+_SHOWN = 100
+
+
+def check_containers(args: object, kwargs: object) -> None:
+    """Raises TypeError unless `args` can be positional and `kwargs` keyword arguments of a call.
+
+    Text is refused although it is a sequence: whoever writes `apply_async("ab")` does not mean two letters.
+    """
+    if not isinstance(args, list | tuple):
+        raise TypeError(f"args wants a list or tuple, such as (2, 3), not {_brief(args)}")
+    if not isinstance(kwargs, dict):
+        raise TypeError(f"kwargs wants a dict, such as {{'x': 2}}, not {_brief(kwargs)}")
+
+
+def _brief(value: object) -> str:
+    return repr(value)[:_SHOWN]
 
 
 class Arguments:

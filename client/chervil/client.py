@@ -144,21 +144,26 @@ class Client:
         ids: list[str],
         timeout: float | None = None,
         on_wait: Callable[[list[Status]], None] | None = None,
+        on_lost: Callable[[str], None] | None = None,
+        patience: float | None = None,
     ) -> list[Status]:
         """Waits until all tasks are settled; returns their statuses in the order asked.
 
         After `timeout` seconds it returns what is known, unsettled ones included; with 0 it asks once, as
         `query` does. `on_wait` is called once, after ASK_WHY_AFTER seconds in vain, with the statuses of
-        those that are open. When the connection breaks it connects and watches again; when an answer
-        stays away for REQUEST_SECONDS it tries once more.
+        those that are open. When the connection breaks it calls `on_lost` with a line that says so, once
+        for each loss, then connects and watches again, for `patience` seconds where they are given; when
+        an answer stays away for REQUEST_SECONDS it tries once more.
 
         Raises OperationalError when the broker could not be reached at first, or not again before the
-        timeout, when it refuses, or does not answer; chervil's TimeoutError when the timeout passes before
-        the broker has said a word about some of the tasks.
+        timeout or within `patience`, when it refuses, or does not answer; chervil's TimeoutError when the
+        timeout passes while the broker is away, or before it has said a word about some of the tasks.
         """
         from chervil.watching import Watching
 
-        return Watching(self._pool, self.found, ids, timeout, on_wait).run()
+        return Watching(
+            self._pool, self.found, ids, timeout, on_wait, on_lost=on_lost, patience=patience
+        ).run()
 
     def close(self) -> None:
         """Closes the idle connections; the client may be used again."""

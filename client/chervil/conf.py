@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from chervil import absent
 from chervil.exceptions import ImproperlyConfigured
 from chervil.suggest import did_you_mean, nearest
 
@@ -19,7 +20,7 @@ class Settings:
     """An app's settings: attributes and a mapping at once.
 
     The attributes below are all that Chervil knows, with their defaults. A name within two typing slips
-    of one of them raises ImproperlyConfigured; any other name is the application's own, kept with one
+    of one of them, and one that only Celery has, raises ImproperlyConfigured; any other name is the application's own, kept with one
     warning. A value that cannot be used raises ImproperlyConfigured.
     """
 
@@ -67,6 +68,8 @@ class Settings:
             except (TypeError, ValueError) as error:
                 raise ImproperlyConfigured(f"setting {name} {error}") from None
         elif name not in self.__dict__:
+            if name in absent.SETTINGS:
+                raise ImproperlyConfigured(f"the setting {name!r} is not in this release of Chervil")
             if near := nearest(name, _CHECKS):
                 raise ImproperlyConfigured(f"there is no setting {name!r}; did you mean {near!r}?")
             warnings.warn(
@@ -75,6 +78,8 @@ class Settings:
         self.__dict__[name] = value
 
     def __getattr__(self, name: str) -> Any:
+        if name in absent.SETTINGS:
+            raise AttributeError(f"the setting {name!r} is not in this release of Chervil")
         raise AttributeError(f"there is no setting {name!r}{did_you_mean(name, _CHECKS)}")
 
     def __getitem__(self, name: str) -> Any:
@@ -126,7 +131,7 @@ def _caller() -> int:
     return level
 
 
-def _text(value: Any) -> str:
+def name(value: Any) -> str:
     if not isinstance(value, str) or not value or len(value.encode()) > _NAME_MAX or "\0" in value:
         raise ValueError(f"wants a text of 1 to {_NAME_MAX} bytes, not {value!r}")
     return value
@@ -146,28 +151,34 @@ def _url(value: Any) -> str | None:
 def _names(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"wants a list of names, not {value!r}")
-    return tuple(_text(name) for name in value)
+    return tuple(name(one) for one in value)
 
 
-def _serializer(value: Any) -> str:
+def serializer(value: Any) -> str:
     if value not in _SERIALIZERS:
         raise ValueError(f"wants {' or '.join(_SERIALIZERS)}, not {value!r}")
     return str(value)
 
 
 def _serializers(value: Any) -> tuple[str, ...]:
-    return tuple(_serializer(name) for name in _names(value))
+    return tuple(serializer(one) for one in _names(value))
 
 
-def _flag(value: Any) -> bool:
+def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"wants True or False, not {value!r}")
     return value
 
 
-def _priority(value: Any) -> int:
+def priority(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= _PRIORITY_MAX:
         raise ValueError(f"wants an integer from 0 to {_PRIORITY_MAX}, not {value!r}")
+    return value
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"wants a dict, not {value!r}")
     return value
 
 
@@ -194,7 +205,7 @@ def _expires(value: Any) -> Any:
 def _timezone(value: Any) -> str:
     from chervil.times import zone
 
-    zone(_text(value))
+    zone(name(value))
     return str(value)
 
 
@@ -202,17 +213,17 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "broker_url": _url,
     "include": _names,
     "imports": _names,
-    "task_default_queue": _text,
-    "task_default_priority": _priority,
-    "task_serializer": _serializer,
-    "result_serializer": _serializer,
+    "task_default_queue": name,
+    "task_default_priority": priority,
+    "task_serializer": serializer,
+    "result_serializer": serializer,
     "accept_content": _serializers,
-    "task_ignore_result": _flag,
+    "task_ignore_result": flag,
     "result_expires": _expires,
     "timezone": _timezone,
     "task_publish_timeout": _seconds,
     "broker_connection_timeout": _seconds,
     "broker_pool_limit": _count,
-    "task_always_eager": _flag,
-    "task_eager_propagates": _flag,
+    "task_always_eager": flag,
+    "task_eager_propagates": flag,
 }

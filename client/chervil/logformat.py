@@ -12,6 +12,21 @@ TEXT = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+#: Names come from outside, and a line break in one must not make a line of its own.
+_CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+
+
+class TextFormatter(logging.Formatter):
+    """One line an event, control characters in it shown as escapes; a traceback follows as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        record.message = record.message.translate(_CONTROL)
+        return super().formatMessage(record)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC, ISO 8601), level, logger, message, and what `extra` gave."""
 
@@ -32,5 +47,5 @@ class JsonFormatter(logging.Formatter):
 def line_handler(log_format: str, stream: TextIO | None = None) -> logging.Handler:
     """A handler that writes `text` or `json` lines to a stream; standard error unless given."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     return handler

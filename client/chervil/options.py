@@ -1,8 +1,9 @@
 """The options that a call and a task may have: the one list for `apply_async` and for `@app.task`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from chervil import conf
 from chervil.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -52,8 +53,32 @@ CALL_OPTIONS = frozenset(CallOptions.__annotations__)
 TASK_OPTIONS = frozenset(TaskOptions.__annotations__)
 
 
-def refuse_unknown(what: str, options: Iterable[str], known: frozenset[str]) -> None:
-    """Raises TypeError for the first option that is not known; `what` is who was asked."""
-    for name in options:
+#: Checks of the options that travel as they are; times are checked where they become milliseconds.
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "queue": conf.name,
+    "priority": conf.priority,
+    "ignore_result": conf.flag,
+    "serializer": conf.serializer,
+    "headers": conf.mapping,
+}
+
+
+def check_options(
+    what: str, options: Mapping[str, Any], known: frozenset[str], absent: frozenset[str] = frozenset()
+) -> None:
+    """Raises for the first option that cannot be taken; the message names it and `what` was asked.
+
+    TypeError for a name that is not in `known` (those in `absent` are Celery's) or a value of a wrong type,
+    ValueError for a wrong value. None stands for an option that is not given.
+    """
+    for name, value in options.items():
         if name not in known:
+            if name in absent:
+                raise TypeError(f"{what}: the option {name!r} is not in this release of Chervil")
             raise TypeError(f"{what} has no option {name!r}{did_you_mean(name, known)}")
+        check = _CHECKS.get(name)
+        if check is not None and value is not None:
+            try:
+                check(value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{what}: {name} {error}") from None

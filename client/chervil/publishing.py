@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from chervil.arguments import check_containers
 from chervil.current import parent
 from chervil.exceptions import EncodeError, PublishRefused
 from chervil.options import CallOptions
@@ -41,6 +42,7 @@ _VERSION = bytes(byte & 0x0F | 0x40 for byte in range(256))
 _VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
 
 _NO_OPTIONS: CallOptions = {}
+_NO_KWARGS: dict[str, Any] = {}
 
 
 def new_wire_id() -> bytes:
@@ -78,6 +80,7 @@ class Publisher:
         options: CallOptions = _NO_OPTIONS,
     ) -> AsyncResult[R]:
         """Publishes one call of a task, or runs it here where the app is eager."""
+        check_containers(args, kwargs)
         if task.typing:
             task.check_arguments(args, kwargs)
         app = self._app
@@ -94,9 +97,13 @@ class Publisher:
     ) -> list[AsyncResult[R]]:
         """Publishes many calls of a task."""
         calls = list(calls)
-        if task.typing:
-            for args in calls:
-                task.check_arguments(args, {})
+        for number, args in enumerate(calls, 1):
+            try:
+                check_containers(args, _NO_KWARGS)
+                if task.typing:
+                    task.check_arguments(args, _NO_KWARGS)
+            except TypeError as error:
+                raise TypeError(f"call {number} of {len(calls)}: {error}") from None
         app = self._app
         if app.conf.task_always_eager:
             return [task.apply(args, headers=options.get("headers")) for args in calls]
@@ -104,9 +111,9 @@ class Publisher:
             return []
         envelope = self._envelope(task, options)
         wires = new_wire_ids(len(calls))
-        name, no_kwargs = task.name, dict[str, Any]()
+        name = task.name
         rows = [
-            self._row(wire, name, args, no_kwargs, envelope) for wire, args in zip(wires, calls, strict=True)
+            self._row(wire, name, args, _NO_KWARGS, envelope) for wire, args in zip(wires, calls, strict=True)
         ]
         app.client.publish(rows, app.conf.task_publish_timeout)
         return [AsyncResult.from_wire(wire, app) for wire in wires]
@@ -115,6 +122,7 @@ class Publisher:
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
     ) -> AsyncResult[Any]:
         """Publishes one call by name; the task need not be known here."""
+        check_containers(args, kwargs)
         given = options.get("task_id")
         wire: WireId = new_wire_id() if given is None else to_wire(given)
         row = self._row(wire, name, args, kwargs, self._envelope(self._app.tasks.get(name), options))
@@ -157,15 +165,15 @@ class Publisher:
         headers = None
         options: dict[int, Any] = {}
         if call:
-            queue = call.get("queue") or queue
+            queue = _either(call.get("queue"), queue)
             priority = _either(call.get("priority"), priority)
             ignore = _either(call.get("ignore_result"), ignore)
-            codec = call.get("serializer") or codec
+            codec = _either(call.get("serializer"), codec)
             given = call.get("expires")
             expires = expires if given is None else given
             headers = call.get("headers")
             self._add_times(options, call)
-        codec = codec or conf.task_serializer
+        codec = conf.task_serializer if codec is None else codec
         if expires is not None:
             if isinstance(expires, datetime):
                 options[_EXPIRES_AT] = absolute_ms(expires, "expires", conf.timezone)
@@ -180,7 +188,7 @@ class Publisher:
             options[_PARENT_ID] = request.wire_id
             options[_ROOT_ID] = request.options.get(_ROOT_ID, request.wire_id)
         return (
-            queue or conf.task_default_queue,
+            conf.task_default_queue if queue is None else queue,
             conf.task_default_priority if priority is None else priority,
             options or None,
             encode(codec, dict(headers)) if headers else None,

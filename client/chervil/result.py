@@ -1,9 +1,9 @@
 """Results: what came, or will come, of a task."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from chervil import exceptions
+from chervil import absent, exceptions
 from chervil.current import get_current_app
 from chervil.exceptions import TaskRevokedError, UnknownTask, WorkerLostError
 from chervil.states import EXCEPTION_STATES, READY_STATES, STATE_OF_STAGE
@@ -65,13 +65,19 @@ class AsyncResult(Generic[R]):
         Raises the task's own exception (with `propagate=False` it is returned), TimeoutError after
         `timeout` seconds, UnknownTask at once for an id that the broker does not know or whose result is
         gone, TaskRevokedError, WorkerLostError, OperationalError when the broker cannot be reached at first,
-        refuses or does not answer. Waiting goes on when the connection breaks, until the timeout.
+        refuses or does not answer. When the connection breaks a warning is logged and waiting goes on,
+        until the timeout.
         """
         status = self._final
         if status is None:
-            from chervil.waiting import warn_of_waiting
+            from chervil.waiting import logger, warn_of_waiting
 
-            (status,) = self.app.client.wait([self.id], timeout, lambda here: warn_of_waiting(self.app, here))
+            (status,) = self.app.client.wait(
+                [self.id],
+                timeout,
+                on_wait=lambda here: warn_of_waiting(self.app, here),
+                on_lost=logger.warning,
+            )
             self._keep(status)
         stage = status.stage.name
         if stage in ("UNKNOWN", "EVICTED"):
@@ -79,9 +85,8 @@ class AsyncResult(Generic[R]):
         if stage not in _FINAL:
             from chervil.waiting import describe
 
-            raise exceptions.TimeoutError(
-                f"task {self.id} did not finish within {timeout} s: {describe(status)}"
-            )
+            missed = f"did not finish within {timeout:g} s" if timeout else "is not finished"
+            raise exceptions.TimeoutError(f"task {self.id} {missed}: {describe(status)}")
         if stage == "SUCCESS":
             return self._value(status)  # type: ignore[no-any-return]
         error = self._error(status)
@@ -176,8 +181,14 @@ class AsyncResult(Generic[R]):
         if stage == "EVICTED":
             return UnknownTask(f"task {self.id} finished; the broker dropped its result for room")
         return UnknownTask(
-            f"the broker knows no task {self.id}: it was never published there, or its result has expired"
+            f"the broker knows no task {self.id}: most likely it was restarted since, as this release keeps "
+            "tasks in memory; else the task was never published there, or its result has expired"
         )
+
+    if not TYPE_CHECKING:  # type checkers are to flag what is not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent.attribute_error(self, name, absent.RESULT_ATTRIBUTES)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.id}>"

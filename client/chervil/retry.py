@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from chervil import absent
 from chervil.exceptions import MaxRetriesExceededError, Retry
-from chervil.options import refuse_unknown
+from chervil.options import check_options
 from chervil.protocol.rows import RETRY_OPTIONS
 from chervil.protocol.vocabulary import RetryOption
 from chervil.serialization import encode
@@ -32,7 +33,7 @@ def ask_again(
     options: Mapping[str, Any],
 ) -> Retry:
     """What `Task.retry` does; see there."""
-    refuse_unknown(f"retry() of {task.name}", options, _KNOWN)
+    check_options(f"retry() of {task.name}", options, _KNOWN, absent.CALL_OPTIONS)
     request = task.request
     if request.called_directly:
         _raise_with_context(exc or Retry("Task can be retried", None))

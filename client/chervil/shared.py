@@ -3,9 +3,10 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
+from chervil import absent
 from chervil.app import BoundDecorator, Chervil, Decorator, make_task
 from chervil.current import share
-from chervil.options import TASK_OPTIONS, TaskOptions, refuse_unknown
+from chervil.options import TASK_OPTIONS, TaskOptions, check_options
 from chervil.task import AsyncTask, Task
 
 P = ParamSpec("P")
@@ -26,7 +27,7 @@ def shared_task(fn: Callable[..., Any] | None = None, /, *, bind: bool = False, 
     Called through what this returns it belongs to the app that is current at the call; `app.tasks` has it
     as that app's own.
     """
-    refuse_unknown("@shared_task", options, TASK_OPTIONS)
+    check_options("@shared_task", options, TASK_OPTIONS, absent.TASK_OPTIONS)
 
     def decorate(fn: Callable[..., Any]) -> Task[..., Any]:
         task = make_task(None, fn, bind, cast("TaskOptions", options), None)

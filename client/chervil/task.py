@@ -3,12 +3,13 @@
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
-from chervil.arguments import Arguments
+from chervil import absent
+from chervil.arguments import Arguments, check_containers
 from chervil.current import Running, get_current_app, running
 from chervil.exceptions import MaxRetriesExceededError, OperationalError
-from chervil.options import CALL_OPTIONS, CallOptions, TaskOptions, refuse_unknown
+from chervil.options import CALL_OPTIONS, CallOptions, TaskOptions, check_options
 from chervil.result import AsyncResult, EagerResult
 
 if TYPE_CHECKING:
@@ -114,8 +115,10 @@ class Task(Generic[P, R]):
         **options: Unpack[CallOptions],
     ) -> AsyncResult[R]:
         """`delay` with options; raises TypeError for one that is not known, ValueError for a wrong value."""
-        refuse_unknown(f"apply_async() of {self.name}", options, CALL_OPTIONS)
-        return self.app.publisher.call(self, args or (), kwargs or {}, options)
+        check_options(f"apply_async() of {self.name}", options, CALL_OPTIONS, absent.CALL_OPTIONS)
+        return self.app.publisher.call(
+            self, () if args is None else args, {} if kwargs is None else kwargs, options
+        )
 
     def delay_many(
         self, calls: Iterable[Sequence[Any]], **options: Unpack[CallOptions]
@@ -125,7 +128,8 @@ class Task(Generic[P, R]):
         Nothing is sent unless all arguments fit. PublishRefused and PublishUnconfirmed name the ids that
         they are about; the others are confirmed.
         """
-        refuse_unknown(f"delay_many() of {self.name}", options, CALL_OPTIONS - {"task_id"})
+        known = CALL_OPTIONS - {"task_id"}
+        check_options(f"delay_many() of {self.name}", options, known, absent.CALL_OPTIONS)
         return self.app.publisher.call_many(self, calls, options)
 
     def apply(
@@ -143,7 +147,9 @@ class Task(Generic[P, R]):
         """
         from chervil.eager import apply
 
-        return apply(self, args or (), kwargs or {}, throw=throw, task_id=task_id, headers=headers)
+        args, kwargs = () if args is None else args, {} if kwargs is None else kwargs
+        check_containers(args, kwargs)
+        return apply(self, args, kwargs, throw=throw, task_id=task_id, headers=headers)
 
     def retry(  # noqa: PLR0917  # the order is Celery's
         self,
@@ -183,6 +189,11 @@ class Task(Generic[P, R]):
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raises TypeError, naming the task and its signature, unless it takes these arguments."""
         self._arguments.check(self.name, args, kwargs)
+
+    if not TYPE_CHECKING:  # type checkers are to flag what is not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent.attribute_error(self, name, absent.TASK_ATTRIBUTES)
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"

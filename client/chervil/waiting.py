@@ -43,6 +43,18 @@ def describe(status: "Status") -> str:
     return f"{status.stage.name.lower()}{lasting}"
 
 
+def last_known(statuses: "list[Status]") -> str:
+    """Where tasks were when the broker was last heard of: the first in words, the others counted.
+
+    How long something had lasted by then is left out: it would read as if it were so now.
+    """
+    first = statuses[0]
+    stale = (Info.IN_STAGE_MS, Info.DUE_IN_MS)
+    timeless = first._replace(info={key: value for key, value in first.info.items() if key not in stale})
+    more = f", and {len(statuses) - 1} more that were open" if len(statuses) > 1 else ""
+    return f"task {first.id}: {describe(timeless)}{more}"
+
+
 def _reason(status: "Status") -> str:
     queue = status.info.get(Info.QUEUE)
     match status.info.get(Info.WAITING_FOR):

@@ -21,6 +21,7 @@ from chervil.line import Line, LineBroken
 from chervil.pool import Pool
 from chervil.protocol import RequestRefused, WireId, to_wire
 from chervil.protocol.messages import Status as StatusMessage
+from chervil.waiting import last_known
 
 #: Seconds that connecting and the first answer may take however short the timeout is: a broker nearby
 #: needs a few milliseconds, and a timeout below that would never tell a result that is there.
@@ -39,6 +40,9 @@ class Watching:
         ids: list[str],
         timeout: float | None,
         on_wait: Callable[[list[Status]], None] | None,
+        *,
+        on_lost: Callable[[str], None] | None,
+        patience: float | None,
     ) -> None:
         self._pool = pool
         self._where = f"the broker at {found.url.redacted}"
@@ -57,6 +61,10 @@ class Watching:
         #: When to ask why; None once that is done.
         self._ask_at = None if on_wait is None else now + ASK_WHY_AFTER
         self._on_wait = on_wait
+        self._on_lost = on_lost
+        self._patience = patience
+        #: When the connection broke; None while the broker answers.
+        self._lost_at: float | None = None
         #: Whether the attempt before this one ended because an answer stayed away.
         self._silent = False
 
@@ -74,6 +82,8 @@ class Watching:
                     break
                 self._bear_silence(error)
             except (LineBroken, OperationalError) as error:
+                if isinstance(error, LineBroken):
+                    self._lose()
                 if self._told_all_at(self._limit):
                     break
                 if isinstance(error, OperationalError):
@@ -83,12 +93,34 @@ class Watching:
                 if self._end is not None and monotonic() + pause >= self._end:
                     if self._told_all():
                         break
-                    raise OperationalError(f"lost the broker while waiting: {error}") from error
+                    raise OperationalError(f"lost the broker while waiting: {error}") from None
+                self._end_patience(error, pause)
                 sleep(pause)
                 pause = min(2 * pause, PAUSE_MOST)
             else:
                 break
+        if self._open and self._lost_at is not None:
+            raise exceptions.TimeoutError(
+                f"{self._where} has been out of reach for {monotonic() - self._lost_at:.0f} s; "
+                f"last known: {last_known([self._known[wire] for wire in self._open])}"
+            )
         return [self._known[wire] for wire in self._wires]
+
+    def _lose(self) -> None:
+        """Notes that the connection broke, and says so once until the broker has answered again."""
+        if self._lost_at is None:
+            self._lost_at = monotonic()
+            if self._on_lost is not None:
+                self._on_lost(f"lost {self._where}; trying again until it is back")
+
+    def _end_patience(self, error: Exception, pause: float) -> None:
+        """Raises where the broker would still be away after the pause, and that is too long."""
+        if self._patience is None or self._lost_at is None:
+            return
+        if monotonic() + pause >= self._lost_at + self._patience:
+            raise OperationalError(
+                f"lost {self._where}, and it did not come back within {self._patience:g} s: {error}"
+            ) from None
 
     def _bear_silence(self, error: TimeoutError) -> None:
         """Prepares another attempt after an answer that did not come, or raises."""
@@ -120,6 +152,7 @@ class Watching:
             # The first answer is waited for even where the timeout is 0: it is what the caller asks.
             self._ask(line, line.exchange.watch, self._answer_by())
             self._silent = False
+            self._lost_at = None
             self._receive(line)
             for part in parts(list(self._open)):
                 check_open(line)

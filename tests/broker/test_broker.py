@@ -4,13 +4,14 @@ import asyncio
 import gc
 import time
 
-from chervil.protocol import Stage
+from chervil.protocol import Code, Stage
 from chervil.protocol.messages import (
     Complete,
     Completed,
     Confirm,
     Credit,
     Deliver,
+    Error,
     Goodbye,
     Heartbeat,
     Ok,
@@ -215,6 +216,44 @@ def test_answers_that_nobody_waits_for_come_by_themselves_soon(monkeypatch):
             await peer.expect(Confirm)
             peer.send(Watch(100 + request, [row[0]]))
             assert (await peer.expect(Status)).request == 100 + request
+
+    play(scenario)
+
+
+def test_an_answer_that_no_frame_can_hold_harms_nobody_else(monkeypatch, caplog):
+    async def scenario(house):
+        asker, other = await house.guest("asker"), await house.guest("other")
+        monkeypatch.setattr(house.broker, "stats", lambda: {"queues": "x" * (17 << 20)})
+        asker.send(Stats(1))
+        other.send(Publish(2, [task()]))
+        assert (await other.expect(Confirm)).accepted == 1
+        assert (await asker.expect(Error)).code == Code.TOO_MANY
+        assert await asker.ended()
+        other.send(Publish(3, [task()]))
+        assert (await other.expect(Confirm)).accepted == 1
+
+    caplog.set_level("WARNING")
+    play(scenario)
+    assert "asker cannot be answered" in caplog.text
+
+
+def test_a_broker_that_was_stopped_itself_takes_nobody_for_lost(monkeypatch):
+    monkeypatch.setattr(broker_module, "SWEEP_SECONDS", 0.005)
+    monkeypatch.setattr(broker_module, "SILENCE_SECONDS", 0.02)
+
+    async def scenario(house):
+        worker = await house.guest("worker")
+        worker.send(Subscribe(1, ["default"]))
+        await worker.expect(Ok)
+        sweeper = asyncio.create_task(house.broker.sweep())
+        await asyncio.sleep(0)
+        worker.send(Heartbeat())
+        await worker.writer.drain()
+        time.sleep(0.05)  # noqa: ASYNC251  # the loop is to stand still, as with SIGSTOP
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert house.broker.peers
+        sweeper.cancel()
 
     play(scenario)
 

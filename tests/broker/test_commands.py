@@ -169,6 +169,56 @@ def test_an_outcome_for_later_ends_the_connection_by_name_and_leaks_nothing():
     play(scenario)
 
 
+def test_a_completion_over_the_brokers_limit_is_a_failure_and_is_not_kept():
+    async def scenario(house):
+        peer = await house.guest()
+        rows = [task(), task()]
+        peer.send(Publish(1, rows), Subscribe(2, ["default"]), Credit(5))
+        await peer.expect(Deliver)
+        result = [rows[0][0], 1, Outcome.SUCCESS, "json", b"x" * 2000]
+        retry = [rows[1][0], 1, Outcome.RETRY, None, None, {40: [None, "json", b"y" * 2000]}]
+        peer.send(Complete(1, [result, retry]), Query(3, [rows[0][0], rows[1][0]]))
+        for row in (await peer.expect(Status)).tasks:
+            assert row[1] == Stage.FAILURE
+            assert "BODY_TOO_LARGE: 2000 bytes" in unpack_failure(row[3]).message
+
+    play(scenario, body_limit=1000)
+
+
+def test_any_reason_of_a_loss_can_be_told():
+    async def scenario(house):
+        peer = await house.guest()
+        row = task(options={16: 1})
+        peer.send(Publish(1, [row]), Subscribe(2, ["default"]), Credit(5))
+        await peer.expect(Deliver)
+        peer.send(Complete(1, [[row[0], 1, Outcome.LOST, None, b"\xff\0" * 500_000]]), Query(3, [row[0]]))
+        dead = (await peer.expect(Status)).tasks[0]
+        assert dead[1] == Stage.DEAD
+        assert "\0" not in unpack_failure(dead[3]).message
+
+    play(scenario)
+
+
+def test_options_count_as_memory():
+    async def scenario(house):
+        peer = await house.guest()
+        heavy = {13: {str(n): "z" * 1000 for n in range(50)}}
+        peer.send(*[Publish(n, [task(options=heavy)]) for n in range(30)])
+        confirms = [await peer.expect(Confirm) for _ in range(30)]
+        assert any(confirm.exceptions and confirm.exceptions[0][1] == Code.FULL for confirm in confirms)
+
+    play(scenario, max_memory=1 << 20)
+
+
+def test_an_id_asked_for_twice_is_answered_once():
+    async def scenario(house):
+        peer = await house.guest()
+        peer.send(Query(1, [b"a" * 16, b"a" * 16]))
+        assert len((await peer.expect(Status)).tasks) == 1
+
+    play(scenario)
+
+
 def test_a_command_for_later_is_answered_and_the_connection_goes_on():
     async def scenario(house):
         peer = await house.guest()

@@ -16,6 +16,7 @@ from chervil.protocol.messages import (
     Ok,
     Publish,
     Query,
+    Status,
     Subscribe,
 )
 from chervil_broker import broker as broker_module
@@ -122,23 +123,55 @@ def test_the_completion_of_a_lost_lease_is_stale():
 
 
 def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
-    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 20)
+    monkeypatch.setattr(peer_module, "SLOW_SECONDS", 0.02)
+    monkeypatch.setattr(broker_module, "SWEEP_SECONDS", 0.005)
 
     async def scenario(house):
         guest = await house.guest()
-        ids = [bytes([n]) * 16 for n in range(200)]
         guest.writer.transport.pause_reading()
-        for request in range(400):
-            guest.send(Query(request, ids * 40))
-            if house.broker.stats()["connections"] == 0:
-                break
-            await asyncio.sleep(0)
+        ids = [number.to_bytes(16, "big") for number in range(8000)]
+        for request in range(40):
+            guest.send(Query(request, ids))
+        sweeper = asyncio.create_task(house.broker.sweep())
         await house.broker.all_gone.wait()
+        sweeper.cancel()
         assert house.broker.stats()["counters"]["refused_slow"] == 1
 
     caplog.set_level("WARNING")
     play(scenario)
     assert "does not read" in caplog.text
+
+
+def test_a_peer_that_reads_slowly_gets_everything(monkeypatch):
+    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 20)
+
+    async def scenario(house):
+        guest = await house.guest()
+        ids = [number.to_bytes(16, "big") for number in range(8000)]
+        for request in range(100):
+            guest.send(Query(request, ids))
+        answered = []
+        while len(answered) < 100:
+            part = await guest.expect(Status)
+            if not part.more:
+                answered.append(part.request)
+        assert answered == list(range(100))
+
+    play(scenario)
+
+
+def test_unfinished_frames_have_a_limit_together():
+    async def scenario(house):
+        house.broker.partial_limit = 1 << 20
+        guests = [await house.guest() for _ in range(3)]
+        for guest in guests:
+            guest.send_raw((8 << 20).to_bytes(4, "big") + b"x" * (600 << 10))
+        refused = await guests[2].expect(Error)
+        assert refused.code == Code.TOO_MANY
+        assert await guests[2].ended()
+        assert house.broker.partial_bytes < 2 << 20
+
+    play(scenario, max_memory=1 << 20)
 
 
 def test_too_many_connections_are_refused(monkeypatch):

@@ -165,6 +165,31 @@ def test_a_timeout_says_where_the_task_is_and_why(result, broker):
     assert not result.ready()
 
 
+def test_a_timeout_of_zero_says_that_it_is_not_finished(result, broker):
+    at(broker, Stage.STARTED, {})
+    with pytest.raises(exceptions.TimeoutError, match=f"^task {ID} is not finished: running$"):
+        result.get(timeout=0)
+
+
+def test_a_lost_broker_is_a_warning_and_one_that_forgot_the_task_an_error(result, broker, caplog):
+    def forget(peer, message):
+        del broker.scripts[m.Watch]
+        broker.rows.clear()
+        broker.statuses.clear()
+        peer.send(
+            m.Status(message.request, [[id_, int(Stage.QUEUED), None, None, None] for id_ in message.ids])
+        )
+        peer.cut()
+        return True
+
+    broker.scripts[m.Watch] = forget
+    with pytest.raises(UnknownTask, match="most likely it was restarted since"):
+        result.get()
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("chervil", "WARNING")
+    assert record.message == f"lost the broker at {broker.url}; trying again until it is back"
+
+
 def test_a_timeout_of_zero_still_asks(result, broker):
     finish(broker, Stage.SUCCESS, "json", b"1")
     assert result.get(timeout=0) == 1

@@ -56,6 +56,16 @@ def kill_self():
     os.kill(os.getpid(), signal.SIGKILL)
 
 @app.task
+def kill_nursery():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+@app.task
+def fork():
+    """Comes back twice, as a careless task does."""
+    return os.fork()
+
+@app.task
 def leave(code):
     os._exit(code)
 

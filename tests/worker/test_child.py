@@ -17,8 +17,8 @@ from chervil.exceptions import Retry
 from chervil.protocol import Outcome, RetryOption, TaskOption, unpack_failure
 from chervil_worker import completion, log, packets
 from chervil_worker.child import READY, Child
-from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, task_id
-from tests.worker.conftest import StartWorker
+from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, run_all, task_id
+from tests.worker.conftest import StartWorker, Watched, stop
 
 LIMIT = 1000
 
@@ -159,6 +159,24 @@ def test_child_is_a_process_group_with_default_signals_and_no_foreign_descriptor
     # stdio, its own socket, and the listing of the folder itself
     assert len(found.pop("descriptors")) == 5
     assert found == {"group": True, "int": True, "term": True}
+
+
+def test_forked_copy_that_comes_back_from_its_task_ends_and_answers_nothing(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    run_all(broker, [row(1, "proj.fork"), *[row(n, "proj.add", n, 1) for n in range(2, 42)]])
+    copy = results(broker)[task_id(1)]
+    assert isinstance(copy, int)
+    assert copy > 0, "the original's answer"
+    assert Watched([copy]).gone_within(DEADLINE)
+    assert [results(broker)[task_id(n)] for n in range(2, 42)] == list(range(3, 43))
+    broker.deliver(row(50, "proj.kill_self"))
+    broker.until(lambda: task_id(50) in broker.outcomes())
+    assert broker.outcomes()[task_id(50)] == Outcome.LOST
+    assert stop(worker, broker) == 0
+    assert "ignored" not in worker.said()
 
 
 def test_children_draw_different_random_numbers(

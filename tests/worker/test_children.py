@@ -13,8 +13,8 @@ import pytest
 
 from chervil.protocol import Outcome
 from chervil_worker import children as module
-from chervil_worker import packets, slots
-from chervil_worker.children import describe
+from chervil_worker import control, packets, slots
+from chervil_worker.children import ASKED_MAX, describe
 from chervil_worker.slots import DEPTH_MAX, LONG_RUN_NS
 from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, run_all, task_id
 from tests.worker.conftest import StartWorker, stop, wait_until_said
@@ -56,6 +56,91 @@ def test_answer_reaches_the_owner_with_its_task(clock: Clock):
     play(story)
 
 
+def test_answer_that_was_given_before_or_not_asked_for_is_ignored(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        ids = rig.deliver(1)
+        number = take(child)
+        for _ in range(2):
+            answer(child, number)
+        answer(child, 99)
+        await rig.until(lambda: len(caplog.records) == 2)
+        ids += rig.deliver(1)
+        answer(child, take(child), b"2")
+        await rig.until(lambda: len(rig.outcomes) == 2)
+        assert [id_ for id_, *_ in rig.outcomes] == ids
+        assert rig.slots.idle
+
+    play(story)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"an answer that was not asked for, or came before, is ignored (slot 0, packet {number})"
+        for number in (1, 99)
+    ]
+
+
+def test_nursery_is_asked_for_more_children_only_as_it_answers(clock: Clock):
+    async def story(rig: Rig) -> None:
+        count = ASKED_MAX + 2
+        for index in range(count):
+            rig.children.spawn(index)
+        await rig.until(lambda: len(rig.spawned) == ASKED_MAX)
+        with pytest.raises(BlockingIOError):
+            control.receive(rig._nursery, packets.DONT_WAIT)
+        rig.children.born(0, 77)
+        await rig.until(lambda: len(rig.spawned) == ASKED_MAX + 1)
+        rig.children.exited(1, 0, 1 << 8)  # could not be forked: that is an answer too
+        await rig.until(lambda: len(rig.spawned) == count)
+        assert [slot for slot, _ in rig.spawned] == list(range(count))
+        rig.children.close()
+
+    play(story, count=ASKED_MAX + 2)
+
+
+def test_without_a_nursery_a_task_is_lost_when_its_child_is_dead_and_not_before(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        await rig.deepen(child, 4)
+        ids = rig.deliver(4)
+        answer(child, take(child), b"1")
+        take(child)  # and this one runs
+        rig.slots.drain()
+        rig.children.bury()
+        rig.children.assign()
+        assert unread(child) == 0
+        assert [task.id for task in rig.slots.surplus()] == ids[2:]
+        assert rig.outcomes == [(ids[0], Outcome.SUCCESS, "json", b"1")]
+        rig.children.take_back_all()
+        assert rig.slots.running == 1
+        changes = rig.changes
+        child.close()
+        await rig.until(lambda: rig.changes > changes)
+        assert rig.outcomes[1:] == [(ids[1], Outcome.LOST, None, b"the worker's nursery died, on attempt 1")]
+        assert rig.slots.idle
+        rig.children.spawn(0)
+        assert packets.take_back(rig._nursery) == [], "no other is asked for"
+
+    play(story)
+    assert "lost on attempt 1: its process died: the worker's nursery died" in caplog.text
+
+
+def test_without_a_nursery_the_last_answer_of_a_child_stands(clock: Clock):
+    async def story(rig: Rig) -> None:
+        child = await rig.child(0)
+        (id_,) = rig.deliver(1)
+        number = take(child)
+        rig.children.bury()
+        answer(child, number)
+        child.close()
+        await rig.until(lambda: rig.slots.idle)
+        assert rig.outcomes == [(id_, Outcome.SUCCESS, "json", b"1")]
+
+    play(story)
+
+
 def test_dead_child_loses_its_head_while_answers_stand_and_the_unread_go_to_others(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ):
@@ -72,7 +157,7 @@ def test_dead_child_loses_its_head_while_answers_stand_and_the_unread_go_to_othe
         assert rig.outcomes == [
             (ids[0], Outcome.SUCCESS, "json", b"1"),
             (ids[1], Outcome.SUCCESS, "json", b"2"),
-            (ids[2], Outcome.LOST, None, b"SIGKILL (pid 77)"),
+            (ids[2], Outcome.LOST, None, b"SIGKILL (pid 77), on attempt 1"),
         ]
         other = await rig.child(1)
         await rig.ready_child(1)  # the replacement, asked for at once
@@ -92,7 +177,7 @@ def test_dead_child_loses_its_head_while_answers_stand_and_the_unread_go_to_othe
 
     play(story, count=2)
     assert "add[00000000-0000-0000-0000-" in caplog.text
-    assert "lost: its process died: SIGKILL (pid 77)" in caplog.text
+    assert "lost on attempt 1: its process died: SIGKILL (pid 77)" in caplog.text
 
 
 def test_child_that_dies_idle_after_work_is_replaced_at_once(clock: Clock, caplog: pytest.LogCaptureFixture):

@@ -121,7 +121,7 @@ def test_second_signal_cuts_running_tasks_off(
     assert worker.wait() == 1
     assert child.gone_within(GONE_SECONDS)
     assert broker.rows == []
-    assert "1 running tasks were cut off" in worker.said()
+    assert "running tasks that were cut off, and run again: 1" in worker.said()
 
 
 def test_kill_9_of_the_nursery_ends_the_worker_without_orphans(
@@ -135,9 +135,40 @@ def test_kill_9_of_the_nursery_ends_the_worker_without_orphans(
     nursery, children = worker.tree()
     tree = Watched(children)
     os.kill(nursery, signal.SIGKILL)
+    broker.until_closed()
+    assert broker.said_goodbye
     assert worker.wait() == 1
     assert tree.gone_within(GONE_SECONDS)
+    assert broker.outcomes() == {task_id(1): Outcome.LOST}
     assert "the nursery died" in worker.said()
+
+
+def test_task_that_kills_the_nursery_is_charged_and_those_behind_it_are_not(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    run_all(broker, [row(n, "proj.add", n, 1) for n in range(1, 101)])  # the slot is deep now
+    others = {task_id(n) for n in range(102, 110)}
+    broker.deliver(row(101, "proj.kill_nursery"), *[row(n, "proj.add", n, 1) for n in range(102, 110)])
+    broker.until_closed()
+    assert worker.wait() == 1
+    (lost,) = [row for row in broker.rows if row[2] == Outcome.LOST]
+    assert (lost[0], lost[4]) == (task_id(101), b"the worker's nursery died, on attempt 1")
+    outcomes = broker.outcomes()
+    assert {outcomes[id_] for id_ in others} == {Outcome.RELEASE}
+
+
+def test_death_of_the_nursery_ends_the_worker_though_the_broker_answers_nothing(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    broker.answers_completions = False
+    broker.deliver(row(1, "proj.kill_nursery"))
+    broker.until_closed()
+    assert broker.outcomes() == {task_id(1): Outcome.LOST}
+    assert worker.wait() == 1
 
 
 def test_reconnects_after_the_broker_was_away(start_worker: StartWorker, broker: ScriptedBroker):
@@ -173,7 +204,7 @@ def test_task_that_outlives_its_connection_is_completed_in_vain(
     assert broker.outcomes() == {task_id(2): Outcome.SUCCESS}
     assert stop(worker, broker) == 0
     assert "be right back" in worker.said()
-    assert "1 tasks had finished after their connection was lost" in worker.said()
+    assert "tasks that finished after their connection was lost, and did not count: 1" in worker.said()
 
 
 def test_refused_token_at_start_ends_the_worker(start_worker: StartWorker, broker: ScriptedBroker):

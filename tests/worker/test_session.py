@@ -332,6 +332,20 @@ def test_silent_broker_is_hung_up_on_after_the_heartbeats_that_it_may_miss(play:
     play(story)
 
 
+def test_look_that_comes_late_itself_is_not_held_against_the_broker(play: Play):
+    async def story(place: Place) -> None:
+        current, _ = await place.greeted()
+        stopped_for = 10 * CALM_MS / 1000
+        current._received_at -= stopped_for
+        current._look_at -= stopped_for
+        current._watch()
+        assert current.open
+        current._watch()
+        assert (await ended(current)).startswith("the broker has been silent for ")
+
+    play(story)
+
+
 def test_heartbeat_of_the_broker_ends_its_silence(play: Play):
     async def story(place: Place) -> None:
         current, peer = await place.greeted()

@@ -85,12 +85,16 @@ class Child:
         """Answers each packet [row, deadline?, body_limit] with one [outcome, codec?, body?, options?].
 
         A packet is read when its task begins and not before: what is unread may be taken back. Returns
-        when the link is gone.
+        when the link is gone. A copy of this process that a task has forked, and that comes back from the
+        task, ends here: the packets and the answer belong to the original.
         """
+        original = os.getpid()
         try:
             packets.send(sock, READY, b"")
             while (packet := packets.receive(sock)) is not None:
                 parts = self.complete(*packets.unpack(packet.payload))
+                if os.getpid() != original:
+                    os._exit(0)
                 packets.send(sock, packet.number, packets.pack(parts))
         except BrokenPipeError:
             return

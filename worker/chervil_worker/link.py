@@ -27,6 +27,10 @@ GOODBYE_SECONDS = 1.0
 #: Seconds that the nursery has to end with all children: what it allows them, and some more.
 NURSERY_SECONDS = STOP_SECONDS + 2.0
 
+#: Seconds that children have to be dead and the broker to answer what became of their tasks, once the
+#: nursery has died: both take milliseconds, unless something is wrong there too.
+LAST_WORDS_SECONDS = 2.0
+
 #: Refusals that another attempt does not change, unless someone changes a setting meanwhile.
 _SETTINGS = frozenset({Code.AUTH_REQUIRED, Code.AUTH_FAILED, Code.VERSION_UNSUPPORTED, Code.FORBIDDEN})
 
@@ -65,6 +69,8 @@ class Link:
         self._orphans = 0
         self._signals = 0
         self._signalled = asyncio.Event()
+        #: The exit code when everything is told.
+        self._code = DONE
         #: The exit code, once it is known that this is over.
         self._over: asyncio.Future[int] = self._loop.create_future()
 
@@ -164,7 +170,7 @@ class Link:
             if messages:
                 self._session.send(messages)
         if self._slots.draining and self._slots.idle and not self._outbox.unanswered:
-            self._finish(DONE)
+            self._finish(self._code)
 
     def _finish(self, code: int) -> None:
         if not self._over.done():
@@ -236,15 +242,24 @@ class Link:
                 received = control.receive(self._nursery, packets.DONT_WAIT)
                 if received is None:
                     self._loop.remove_reader(self._nursery.fileno())
-                    log.worker.error("the nursery died: no process can be made any more; stopping")
-                    self._children.kill()
-                    self._finish(CUT_OFF)
+                    self._mourn()
                     return
                 message, _ = received
                 if isinstance(message, control.Born):
                     self._children.born(*message)
                 elif isinstance(message, control.Exited):
                     self._children.exited(*message)
+
+    def _mourn(self) -> None:
+        """The nursery is dead and its children with it: ends when the broker knows what they had begun.
+
+        Whoever has killed it is charged for that: otherwise a task could do so to every worker, for ever.
+        """
+        log.worker.error("the nursery died: no process can be made any more; stopping")
+        self._code = CUT_OFF
+        self._slots.drain()
+        self._children.bury()
+        self._loop.call_later(LAST_WORDS_SECONDS, self._finish, CUT_OFF)
 
     # The end
 

@@ -1,6 +1,7 @@
 """One connection to the broker: HELLO to GOODBYE, heartbeats, one write a loop turn."""
 
 import asyncio
+import math
 from typing import Protocol, cast
 
 from chervil.address import BrokerURL
@@ -66,6 +67,8 @@ class Session(asyncio.Protocol):
         self._heartbeat_seconds = 0.0
         self._sent_at = self._received_at = loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        #: When the next look at the broker's silence is due; infinite before the first.
+        self._look_at = math.inf
         self._why = "the connection was closed"
 
     @property
@@ -149,15 +152,21 @@ class Session(asyncio.Protocol):
         self.close()
 
     def _watch(self) -> None:
-        """Sends a heartbeat when half the time has passed in silence, so that one is never late."""
+        """Sends a heartbeat when half the time has passed in silence, so that one is never late.
+
+        A look that itself comes late by a heartbeat says nothing of the broker: this process was stopped,
+        and what came meanwhile may not be read yet. The next look decides.
+        """
         half = self._heartbeat_seconds / 2
         now = self._loop.time()
         silence = now - self._received_at
-        if silence > MISSED_HEARTBEATS * self._heartbeat_seconds + half:
+        stopped = now - self._look_at > self._heartbeat_seconds
+        if silence > MISSED_HEARTBEATS * self._heartbeat_seconds + half and not stopped:
             self._abort(f"the broker has been silent for {silence:.1f} s")
             return
         if now - self._sent_at >= half and self._connection.state is State.READY:
             self.send([Heartbeat()])
+        self._look_at = now + half
         self._timer = self._loop.call_later(half, self._watch)
 
     def _abort(self, why: str) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from chervil.protocol import Outcome, RetryOption, TaskOption, Verdict, WireId
+from chervil.protocol.limits import UINT_MAX
 from chervil.protocol.messages import Completed
 from chervil_broker.engine.consumers import Session
 from chervil_broker.engine.publishing import moments
@@ -103,7 +104,7 @@ def _answer(
 def _retry(state: State, task: Task, result: int, size: int, options: dict[int, Any]) -> None:
     """Holds a task to run again, or puts it at the end of its queue."""
     state.counters["retried"] += 1
-    task.retries += 1
+    task.retries = min(task.retries + 1, UINT_MAX)
     _replace_result(state, task, result, size)
     if _BODY in options:
         state.effects.freed.append(task.handle)

@@ -26,10 +26,12 @@ class TaskClass:
     `returned`, for it may belong anywhere. Expired tasks stay as tombstones until they surface.
     """
 
-    __slots__ = ("_dead", "head", "known", "name", "ready", "returned")
+    __slots__ = ("_dead", "head", "known", "name", "number", "ready", "returned")
 
-    def __init__(self, name: str, known: bool) -> None:
+    def __init__(self, name: str, known: bool, number: int) -> None:
         self.name = name
+        #: Unlike that of any other class of its level, past ones included.
+        self.number = number
         #: Whether any consumer of the queue knows this name.
         self.known = known
         #: The sequence number under which the level lists it.
@@ -89,15 +91,23 @@ class TaskClass:
 class Level:
     """The classes of one priority, merged by the sequence numbers of their first tasks.
 
-    `heads` holds (sequence, class); an entry counts while the class's `head` is that number. Only
-    classes that somebody knows are listed.
+    `heads` holds (sequence, class's number, class); an entry counts while the class's `head` is that
+    sequence. Only classes that somebody knows are listed. The class's number is there so that classes
+    are never compared: one that was dropped and its successor may be listed under one sequence.
     """
 
-    __slots__ = ("classes", "heads")
+    __slots__ = ("_made", "classes", "heads")
 
     def __init__(self) -> None:
         self.classes: dict[str, TaskClass] = {}
-        self.heads: list[tuple[int, TaskClass]] = []
+        self.heads: list[tuple[int, int, TaskClass]] = []
+        self._made = 0
+
+    def make(self, name: str, known: bool) -> TaskClass:
+        """A new class of this level."""
+        self._made += 1
+        class_ = self.classes[name] = TaskClass(name, known, self._made)
+        return class_
 
     def list_(self, class_: TaskClass) -> None:
         """Lists a class whose first task may have changed, if anybody knows it."""
@@ -107,9 +117,9 @@ class Level:
         if first is None or first.sequence == class_.head:
             return
         class_.head = first.sequence
-        heappush(self.heads, (first.sequence, class_))
+        heappush(self.heads, (first.sequence, class_.number, class_))
         if len(self.heads) > 2 * len(self.classes) + _FEW:
-            self.heads = [(c.head, c) for c in self.classes.values() if c.head != NOT_LISTED]
+            self.heads = [(c.head, c.number, c) for c in self.classes.values() if c.head != NOT_LISTED]
             heapify(self.heads)
 
     def take(self, limit: int, known: Collection[str] | None, out: list[Task]) -> None:
@@ -117,13 +127,13 @@ class Level:
 
         With one class listed the run has no bound, so the usual case is one loop over one deque.
         """
-        passed: list[tuple[int, TaskClass]] = []
+        passed: list[tuple[int, int, TaskClass]] = []
         while self.heads and len(out) < limit:
-            sequence, class_ = heappop(self.heads)
+            sequence, number, class_ = heappop(self.heads)
             if class_.head != sequence:
                 continue
             if known is not None and class_.name not in known:
-                passed.append((sequence, class_))
+                passed.append((sequence, number, class_))
                 continue
             class_.head = NOT_LISTED
             first = class_.first()
@@ -132,7 +142,7 @@ class Level:
                 first = class_.first()
             if first is not None:
                 class_.head = first.sequence
-                heappush(self.heads, (first.sequence, class_))
+                heappush(self.heads, (first.sequence, number, class_))
             elif len(self.classes) > EMPTY_CLASSES:
                 del self.classes[class_.name]
         for entry in passed:
@@ -202,7 +212,7 @@ class Queue:
             self.order = [self.levels[p] for p in sorted(self.levels, reverse=True)]
         class_ = level.classes.get(name)
         if class_ is None:
-            class_ = level.classes[name] = TaskClass(name, self.knows(name))
+            class_ = level.make(name, self.knows(name))
         return class_
 
     def knows(self, name: str) -> bool:
@@ -266,14 +276,15 @@ class Queue:
                 if known != class_.known:
                     level.relist(class_, known)
 
-    def unknown_names(self) -> list[str]:
-        """Names of ready tasks that no consumer knows."""
-        names = {
-            class_.name: None
-            for level in self.order
-            for class_ in level.classes.values()
-            if not class_.known and class_.first() is not None
-        }
+    def unknown_names(self, limit: int) -> list[str]:
+        """Names of ready tasks that no consumer knows, up to a limit."""
+        names: dict[str, None] = {}
+        for level in self.order:
+            for class_ in level.classes.values():
+                if len(names) == limit:
+                    return list(names)
+                if not class_.known and class_.first() is not None:
+                    names[class_.name] = None
         return list(names)
 
     def oldest(self) -> int | None:

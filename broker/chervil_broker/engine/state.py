@@ -185,7 +185,7 @@ class State:
         """Lists and takes off the classes of a queue whose consumers changed, and tells of unknown names."""
         queue.recheck()
         if queue.lines:
-            for name in queue.unknown_names():
+            for name in queue.unknown_names(self.config.unknown_names_reported):
                 self.report_unknown(queue, name)
         elif queue.ready:
             self.watch_for_consumer(queue)
@@ -267,6 +267,8 @@ class State:
                 result, size = NO_HANDLE, 0
         task.result = result
         task.result_size = size
+        # Nothing asks for them any more, and a result may be kept for days.
+        task.options = None
         if task.times is not None:
             self.deadlines.forget(task)
         self.results.keep(task, self.now + keep_ms * MS)

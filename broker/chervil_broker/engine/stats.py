@@ -9,6 +9,9 @@ from chervil_broker.engine.state import State
 from chervil_broker.engine.task import MS
 from chervil_broker.engine.watching import queue_waits_for
 
+#: Task names that a queue's row lists, and queue names that a worker's row does: with 255 bytes each
+#: and as many rows as there may be, a report stays below half of the longest frame.
+NAMES_MAX = 10
 #: Warnings that a report spells out; the rest is in the queues' rows.
 WARNINGS_MAX = 100
 
@@ -34,7 +37,7 @@ def report(state: State) -> dict[str, Any]:
                 "name": session.name,
                 "pid": session.pid,
                 "concurrency": session.concurrency,
-                "queues": session.queues,
+                "queues": session.queues[:NAMES_MAX],
                 "leased": len(session.leases),
                 "credit": max(0, session.limit - session.delivered),
                 "delivered": session.delivered,
@@ -62,7 +65,7 @@ def _queue(state: State, queue: Queue) -> dict[str, Any]:
         "consumers": queue.consumers,
         "oldest_ms": 0 if oldest is None else (state.now - oldest) // MS,
         "waiting_for": queue_waits_for(queue),
-        "unknown_tasks": queue.unknown_names() if queue.lines else [],
+        "unknown_tasks": queue.unknown_names(NAMES_MAX) if queue.lines else [],
     }
 
 

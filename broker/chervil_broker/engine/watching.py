@@ -91,4 +91,4 @@ def queue_waits_for(queue: Queue) -> str | None:
     if not queue.ready:
         return None
     # A queue that never had an unknown name to report is not searched for one.
-    return _waits_for(queue, not (queue.reported and queue.unknown_names()))
+    return _waits_for(queue, not (queue.reported and queue.unknown_names(1)))

@@ -30,6 +30,7 @@ from chervil.cli.processes import (
 from chervil.cli.status import table
 from chervil.cli.watch import source_files
 from chervil.client import Status
+from chervil.exceptions import ChervilError
 from chervil.protocol import FINAL, Stage
 from chervil.serialization import decode
 
@@ -199,7 +200,11 @@ class _Show:
             part = ids[start : start + at_once]
             deadline = time.monotonic() + PATIENCE
             while True:
-                statuses = client.wait(part, 1.0)
+                try:
+                    statuses = client.wait(part, 1.0)
+                except ChervilError:
+                    self._daemons.check()  # a broker that died says why
+                    raise
                 if all(status.stage in FINAL for status in statuses):
                     break
                 self._daemons.check()

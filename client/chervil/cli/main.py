@@ -54,11 +54,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line (default: sys.argv) and exits with its code; see chervil.cli.exits."""
     common = Common()
     try:
-        code = root.main(argv, prog_name="chervil", standalone_mode=False, obj=common)
-    except click.Abort:
+        code = _run(argv, common)
+    except KeyboardInterrupt:  # outside of what click watches over, such as while an error is told
         code = exits.INTERRUPTED
+    sys.exit(code)
+
+
+def _run(argv: Sequence[str] | None, common: Common) -> int:
+    try:
+        code: int | None = root.main(argv, prog_name="chervil", standalone_mode=False, obj=common)
+    except click.Abort:
+        return exits.INTERRUPTED
     except Exception as error:  # every error ends here, as a message and a code
         from chervil.cli.complaints import complain
 
-        code = complain(error, common)
-    sys.exit(code or exits.OK)
+        return complain(error, common)
+    return code or exits.OK

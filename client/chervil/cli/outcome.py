@@ -15,6 +15,9 @@ from chervil.protocol import FAILURE_CODEC, FINAL, FailureRecord, Info, Stage, u
 from chervil.serialization import decode
 from chervil.waiting import advice, describe
 
+#: How long a lost broker is waited for: a restart takes less, and a script should learn of an outage.
+PATIENCE_SECONDS = 30.0
+
 
 def show(status: Status, client: Client, common: Common, *, waited: float | None = None) -> int:
     """Prints one task's status and returns the exit code.
@@ -46,7 +49,11 @@ def wait_for(client: Client, task_id: str, timeout: float | None, common: Common
             if not common.quiet and status.info.get(Info.WAITING_FOR):
                 click.echo(describe(status) + advice(common.app, status), err=True)
 
-    return client.wait([task_id], timeout, tell)[0]
+    def tell_of_loss(text: str) -> None:
+        if not common.quiet:
+            click.echo(text, err=True)
+
+    return client.wait([task_id], timeout, on_wait=tell, on_lost=tell_of_loss, patience=PATIENCE_SECONDS)[0]
 
 
 def _value(status: Status) -> Any:
@@ -60,11 +67,14 @@ def _in_words(status: Status, record: FailureRecord | None, client: Client, wait
     if stage is Stage.UNKNOWN:
         return (
             f"Error: {client.found.url.redacted} (from {client.found.source}) knows no task {status.id}. "
-            "It may have gone to another broker (-b URL), or ended so long ago that its result was dropped."
+            "Most likely the broker was restarted since, as this release keeps tasks in memory; else the "
+            "task went to another broker (-b URL), or ended so long ago that its result was dropped."
         )
     if stage is Stage.EVICTED:
         return f"Error: task {status.id} ended, and its result was dropped to make room."
     if stage not in FINAL:
+        if waited == 0:
+            return f"Task {status.id} is not finished: {describe(status)}"
         gave_up = "" if waited is None else f"; gave up after {waited:g} s"
         return f"Task {status.id}: {describe(status)}{gave_up}"
     if record is None:

@@ -20,6 +20,7 @@ from chervil.protocol.limits import (
     INPUTS_MAX,
     MESSAGE_MAX,
     NAME_MAX,
+    OPTIONS_MAX,
     ROWS_MAX,
     UINT_MAX,
 )
@@ -89,6 +90,8 @@ TASK_OPTIONS: dict[int, fields.Check] = {
     TaskOption.MAX_RETRIES: fields.uint,
 }
 task_options = fields.options(TASK_OPTIONS)
+#: Fewer than a delivery may have: an expiry that a retry sets comes on top.
+_OPTIONS_PUBLISHED_MAX = OPTIONS_MAX - 2
 
 RETRY_OPTIONS: dict[int, fields.Check] = {
     RetryOption.DELAY_MS: fields.uint,
@@ -136,6 +139,8 @@ def task_row(value: Any) -> TaskRow:
         raise ValueError(f"priority wants an integer from 0 to 9, not {fields.brief(priority)}")
     if options is not None:
         task_options(options)
+        if len(options) > _OPTIONS_PUBLISHED_MAX:
+            raise ValueError(f"wants at most {_OPTIONS_PUBLISHED_MAX} options, not {len(options)}")
     if headers_ is not None:
         headers(headers_)
     if codec_ != "json":

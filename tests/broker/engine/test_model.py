@@ -21,7 +21,7 @@ HELD = (Stage.LEASED, Stage.STARTED)
 
 # Few of each, and one of them mostly: what goes wrong goes wrong among neighbours.
 queues = st.sampled_from(["a", "a", "a", "b"])
-names = st.sampled_from(["add", "add", "mail"])
+names = st.sampled_from(["add", "add", "mail", "x", "y"])
 priorities = st.sampled_from([0, 0, 0, 9])
 knowledge = st.sampled_from([None, None, ["add"], ["mail"], []])
 soon = st.integers(0, 3000)

@@ -59,7 +59,7 @@ def test_unknown_class_is_passed_over_and_stays():
         put(q, sequence, name)
     assert numbers(q.take(9, frozenset({"a", "b"}))) == [1, 2]
     assert numbers(q.take(9, frozenset({"c"}))) == [0, 3]
-    assert q.unknown_names() == ["x"]
+    assert q.unknown_names(9) == ["x"]
     assert q.take(9, ALL) == []
     assert q.ready == 1
 
@@ -74,7 +74,7 @@ def test_class_is_listed_when_somebody_comes_who_knows_it():
     del q.lines[ALL]
     q.recheck()
     assert q.take(9, ALL) == []
-    assert q.unknown_names() == ["x"]
+    assert q.unknown_names(9) == ["x"]
     q.recheck()
     assert q.ready == 1
 
@@ -173,6 +173,20 @@ def test_many_names_leave_no_empty_classes():
         put(q, sequence, f"name-{sequence}")
     assert len(q.take(1000, ALL)) == EMPTY_CLASSES + 50
     assert len(q.levels[0].classes) == EMPTY_CLASSES
+
+
+def test_a_class_that_was_dropped_and_its_successor_may_stand_under_one_number():
+    q = queue()
+    first, second = put(q, 0, "a"), put(q, 1, "a")
+    for sequence in range(EMPTY_CLASSES + 6):
+        put(q, 2 + sequence, f"name-{sequence}")
+    assert q.take(1, ALL) == [first]
+    q.put_back(first)
+    assert q.take(1, ALL) == [first]
+    assert q.take(1, ALL) == [second]
+    q.put_back(second)
+    q.put_back(first)
+    assert numbers(q.take(3, ALL)) == [0, 1, 2]
 
 
 def test_expired_names_leave_no_empty_classes():

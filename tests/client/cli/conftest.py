@@ -57,6 +57,8 @@ class Broker:
     purged: list[list[str]]
     waited: list[float | None]
     published: list[list[Any]]
+    #: What a waiter is told of a loss; None where there is none.
+    lost: str | None = None
 
     def publish(self, rows: list[list[Any]], deadline: float) -> None:
         self.published += rows
@@ -72,9 +74,16 @@ class Broker:
         return self.statuses
 
     def wait(
-        self, ids: list[str], timeout: float | None, on_wait: Callable[[list[Status]], None] | None = None
+        self,
+        ids: list[str],
+        timeout: float | None,
+        on_wait: Callable[[list[Status]], None] | None = None,
+        on_lost: Callable[[str], None] | None = None,
+        patience: float | None = None,
     ) -> list[Status]:
         self.waited.append(timeout)
+        if self.lost is not None and on_lost is not None:
+            on_lost(self.lost)
         if on_wait is not None:
             on_wait(self.statuses)
         return self.statuses

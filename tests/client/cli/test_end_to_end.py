@@ -96,6 +96,23 @@ def test_waiting_in_vain_is_explained_and_times_out(broker: str) -> None:
     assert "no worker consumes 'default'; start one: chervil -A MODULE worker" in ran.stderr
 
 
+def test_a_lost_broker_is_told_at_once_and_ctrl_c_ends_the_wait() -> None:
+    path = Path.cwd() / "b.sock"
+    child = Child("broker", broker_command(path), Path.cwd(), Events(), lambda *_: None)
+    assert wait_until_listening(child, path)
+    url = f"chervil+unix://{path}"
+    task_id = chervil("-b", url, "call", "far.away").stdout.strip()
+    command = [sys.executable, "-m", "chervil.cli", "-b", url, "result", task_id, "--wait"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        assert "no worker consumes" in waiting.stderr.readline()
+        assert child.stop(DEADLINE)
+        assert waiting.stderr.readline() == f"lost the broker at {url}; trying again until it is back\n"
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(DEADLINE) == 130
+        assert "Traceback" not in waiting.stderr.read()
+
+
 def test_first_run_of_the_readme(dev: subprocess.Popen[str]) -> None:
     ran = chervil("-A", "tasks", "call", "tasks.add", "2", "3", "--wait")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "5\n", "")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chervil.cli.outcome import PATIENCE_SECONDS
 from chervil.client import Status
 from chervil.failure import failure_body
 from chervil.protocol import Info, Stage
@@ -69,7 +70,26 @@ def test_an_unknown_id_is_69_and_names_the_broker_and_where_its_url_came_from(
     ran = chervil("result", ID)
     assert ran.code == 69
     assert ran.err.startswith(f"Error: chervil://127.0.0.1:2437 (from default) knows no task {ID}.")
+    assert "the broker was restarted since" in ran.err
     assert "another broker (-b URL)" in ran.err
+
+
+def test_a_lost_broker_is_one_line_on_stderr(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [success(5)]
+    broker.lost = "lost the broker"
+    assert chervil("result", ID, "--wait") == Ran(0, "5\n", "lost the broker\n")
+    assert chervil("result", ID, "--wait", "-q").err == ""
+
+
+def test_a_lost_broker_is_waited_for_half_a_minute() -> None:
+    assert PATIENCE_SECONDS == 30.0
+
+
+def test_a_timeout_of_zero_says_that_it_is_not_finished(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status(ID, Stage.STARTED, None, None, {})]
+    assert chervil("result", ID, "-w", "--timeout", "0") == Ran(
+        124, "", f"Task {ID} is not finished: running\n"
+    )
 
 
 def test_an_evicted_result_is_69(chervil: Run, broker: Broker) -> None:

@@ -71,7 +71,7 @@ def test_the_client_is_closed_whatever_happens(
 ) -> None:
     closed: list[bool] = []
 
-    def fail(*args: Any) -> list[Status]:
+    def fail(*args: Any, **kwargs: Any) -> list[Status]:
         raise OperationalError("cannot reach it")
 
     monkeypatch.setattr(broker, "close", lambda: closed.append(True))

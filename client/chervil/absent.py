@@ -1,0 +1,77 @@
+"""Celery's names that this release does not have: who types one is told so, not that it may be a typo.
+
+A name leaves its table when the feature comes; tests hold that no table names what is there.
+"""
+
+#: Options of `apply_async`, `delay_many`, `send_task` and `retry`.
+CALL_OPTIONS = frozenset(
+    "add_to_parent chain chord compression connection exchange group_id group_index link link_error "
+    "parent_id producer publisher replaced_task_nesting reply_to retry retry_policy root_id route_name "
+    "router routing_key shadow soft_time_limit stamped_headers time_limit user_id".split()
+)
+
+#: Options of `@app.task` and `@shared_task`.
+TASK_OPTIONS = frozenset(
+    "abstract acks_late acks_on_failure_or_timeout after_return autoretry_for backend base before_start "
+    "compression dont_autoretry_for filter lazy on_failure on_retry on_success pydantic pydantic_context "
+    "pydantic_dump_kwargs pydantic_strict rate_limit reject_on_worker_lost resultrepr_maxsize "
+    "retry_backoff retry_backoff_max retry_jitter retry_kwargs send_events shared soft_time_limit "
+    "store_eager_result store_errors_even_if_ignored throws time_limit track_started trail".split()
+)
+
+TASK_ATTRIBUTES = TASK_OPTIONS | frozenset(
+    "add_to_chord add_trail chunks map replace s send_event si signature signature_from_request starmap "
+    "subtask subtask_from_request update_state".split()
+)
+
+APP_ATTRIBUTES = frozenset(
+    "Beat GroupResult ResultSet Task WorkController Worker add_defaults add_periodic_task amqp "
+    "autodiscover_tasks backend broker_connection bugreport canvas config_from_envvar config_from_object "
+    "connection connection_for_read connection_for_write control events loader log on_after_configure "
+    "on_after_finalize on_after_fork on_configure pool producer_or_acquire producer_pool register_task "
+    "select_queues setup_security signature start steps user_options worker_main".split()
+)
+
+RESULT_ATTRIBUTES = frozenset(
+    "args backend build_graph children collect date_done forget get_leaf graph ignored iterdeps kwargs "
+    "maybe_reraise maybe_throw name parent queue retries revoke revoke_by_stamped_headers then worker".split()
+)
+
+SETTINGS = frozenset(
+    "beat_cron_starting_deadline beat_max_loop_interval beat_schedule beat_schedule_filename beat_scheduler "
+    "beat_sync_every broker_channel_error_retry broker_connection_max_retries broker_connection_retry "
+    "broker_connection_retry_on_startup broker_failover_strategy broker_heartbeat "
+    "broker_heartbeat_checkrate broker_login_method broker_native_delayed_delivery_queue_type "
+    "broker_read_url broker_transport broker_transport_options broker_use_ssl broker_write_url "
+    "cache_backend cache_backend_options control_exchange control_queue_expires control_queue_ttl "
+    "database_engine_options database_short_lived_sessions database_table_names database_url enable_utc "
+    "event_exchange event_queue_expires event_queue_prefix event_queue_ttl event_serializer "
+    "redis_backend_use_ssl redis_max_connections redis_socket_timeout result_accept_content "
+    "result_backend result_backend_always_retry result_backend_transport_options "
+    "result_cache_max result_chord_join_timeout result_chord_retry_interval result_compression "
+    "result_exchange result_exchange_type result_extended result_persistent security_cert_store "
+    "security_certificate security_digest security_key task_acks_late task_acks_on_failure_or_timeout "
+    "task_allow_error_cb_on_chord_header task_annotations task_compression task_create_missing_queues "
+    "task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_rate_limit "
+    "task_default_routing_key task_inherit_parent_priority task_protocol task_publish_retry "
+    "task_publish_retry_policy task_queue_max_priority task_queues task_reject_on_worker_lost "
+    "task_remote_tracebacks task_routes task_send_sent_event task_soft_time_limit "
+    "task_store_eager_result task_store_errors_even_if_ignored task_time_limit task_track_started "
+    "worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss worker_concurrency "
+    "worker_consumer worker_deduplicate_successful_tasks worker_direct worker_disable_prefetch "
+    "worker_disable_rate_limits worker_enable_prefetch_count_reduction worker_enable_remote_control "
+    "worker_enable_soft_shutdown_on_idle worker_hijack_root_logger worker_log_color worker_log_format "
+    "worker_lost_wait worker_max_memory_per_child worker_max_tasks_per_child worker_pool "
+    "worker_pool_putlocks worker_pool_restarts worker_prefetch_multiplier worker_proc_alive_timeout "
+    "worker_redirect_stdouts worker_redirect_stdouts_level worker_send_task_events "
+    "worker_soft_shutdown_timeout worker_state_db worker_task_log_format worker_timer "
+    "worker_timer_precision".split()
+)
+
+
+def attribute_error(owner: object, name: str, absent: frozenset[str]) -> AttributeError:
+    """What `__getattr__` raises for a name that is not there, in Python's words unless Celery has it."""
+    kind = type(owner).__name__
+    if name in absent:
+        return AttributeError(f"{kind}.{name} is not in this release of Chervil", name=name, obj=owner)
+    return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
