@@ -53,6 +53,7 @@ def number(what: str) -> float:
         ("a task, queue or client name", limits.NAME_MAX),
         ("connections to a broker", broker.CONNECTIONS_MAX),
         ("unsent bytes to one peer", peer.UNSENT_MAX),
+        ("a peer takes something of what waits for it within", peer.SLOW_SECONDS),
         ("look-ahead of a worker's slot", slots.DEPTH_MAX),
     ],
 )

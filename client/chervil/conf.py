@@ -20,8 +20,8 @@ class Settings:
     """An app's settings: attributes and a mapping at once.
 
     The attributes below are all that Chervil knows, with their defaults. A name within two typing slips
-    of one of them, and one that only Celery has, raises ImproperlyConfigured; any other name is the application's own, kept with one
-    warning. A value that cannot be used raises ImproperlyConfigured.
+    of one of them, and one that only Celery has, raises ImproperlyConfigured; any other name is the
+    application's own, kept with one warning. A value that cannot be used raises ImproperlyConfigured.
     """
 
     #: Where the broker listens; None: see `chervil.address.find_broker`.

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from chervil import shared_task
-from chervil.options import CALL_OPTIONS, TASK_OPTIONS, refuse_unknown
+from chervil.options import CALL_OPTIONS, TASK_OPTIONS, check_options
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def test_what_a_task_may_say():
 
 
 def test_known_options_are_not_refused():
-    refuse_unknown("it", CALL_OPTIONS, CALL_OPTIONS)
-    refuse_unknown("it", {}, frozenset())
+    check_options("it", dict.fromkeys(CALL_OPTIONS), CALL_OPTIONS)
+    check_options("it", {}, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_known_options_are_not_refused():
 )
 def test_the_first_unknown_option_is_refused_with_the_near_one(given, said):
     with pytest.raises(TypeError, match=f"^{re.escape(said)}"):
-        refuse_unknown("it()", given, CALL_OPTIONS)
+        check_options("it()", dict.fromkeys(given), CALL_OPTIONS)
 
 
 def test_every_way_to_call_refuses_what_it_does_not_know(add, app):
     with pytest.raises(TypeError, match=rf"apply_async\(\) of {add.name} .*did you mean 'countdown'"):
         add.apply_async([1], countdwn=1)
-    with pytest.raises(TypeError, match="has no option 'link'"):
+    with pytest.raises(TypeError, match="the option 'link' is not in this release of Chervil"):
         add.apply_async([1], link=None)
     with pytest.raises(TypeError, match=rf"delay_many\(\) of {add.name} has no option 'task_id'"):
         add.delay_many([(1,)], task_id="x")
@@ -61,3 +61,32 @@ def test_every_way_to_make_a_task_refuses_what_it_does_not_know(app):
         app.task(queu="x")
     with pytest.raises(TypeError, match="@shared_task has no option 'task_id'"):
         shared_task(task_id="x")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("queue", "", ValueError),
+        ("queue", 5, ValueError),
+        ("priority", "x", ValueError),
+        ("priority", 10, ValueError),
+        ("serializer", "", ValueError),
+        ("serializer", 5, ValueError),
+        ("headers", 5, TypeError),
+        ("ignore_result", "no", TypeError),
+        ("countdown", "x", TypeError),
+        ("expires", "x", TypeError),
+        ("eta", 5, TypeError),
+    ],
+)
+def test_a_wrong_value_of_a_call_names_its_option(add, broker, option, value, error):
+    with pytest.raises(error, match=rf"\b{option} wants "):
+        add.apply_async([1], **{option: value})
+    assert broker.counts["Publish"] == 0
+
+
+def test_a_wrong_value_of_a_task_names_its_option(app):
+    with pytest.raises(ValueError, match=r"@app\.task: queue wants a text of 1 to 255 bytes, not ''"):
+        app.task(queue="")
+    with pytest.raises(ValueError, match="@shared_task: priority wants an integer from 0 to 9, not 'x'"):
+        shared_task(priority="x")

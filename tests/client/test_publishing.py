@@ -132,9 +132,13 @@ def test_delay_many_publishes_all_in_one_frame(add, broker):
     assert [decode("json", row[7])[0] for row in broker.rows.values()] == [[n, n] for n in range(100)]
 
 
-def test_delay_many_sends_nothing_unless_all_fit(add, broker):
-    with pytest.raises(TypeError):
+def test_delay_many_sends_nothing_unless_all_fit_and_names_the_call_that_does_not(add, broker):
+    with pytest.raises(TypeError, match=r"^call 2 of 2: .*missing a required argument"):
         add.delay_many([(1,), ()])
+    with pytest.raises(
+        TypeError, match=r"^call 1 of 2: args wants a list or tuple, such as \(2, 3\), not 1$"
+    ):
+        add.delay_many([1, 2])
     assert broker.counts["Publish"] == 0
     assert add.delay_many([]) == []
 
@@ -249,3 +253,20 @@ def test_the_publish_timeout_of_the_settings_is_the_deadline(add, app, broker):
     with pytest.raises(PublishUnconfirmed) as caught:
         add.apply_async([1], task_id="mine")
     assert caught.value.task_ids == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (("ab",), "args wants a list or tuple, such as (2, 3), not 'ab'"),
+        (("",), "args wants a list or tuple, such as (2, 3), not ''"),
+        ((2, 3), "args wants a list or tuple, such as (2, 3), not 2"),
+        (([2], [3]), "kwargs wants a dict, such as {'x': 2}, not [3]"),
+    ],
+)
+def test_arguments_that_are_no_arguments_are_told_apart(app, add, broker, call, said):
+    for way in (add.apply_async, add.apply, lambda *args: app.send_task("t", *args)):
+        with pytest.raises(TypeError) as caught:
+            way(*call)
+        assert str(caught.value) == said
+    assert broker.counts["Publish"] == 0
