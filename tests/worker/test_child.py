@@ -108,7 +108,7 @@ def test_deadline_of_the_monotonic_clock_is_kept(app: Chervil):
     ("task", "arguments", "line"),
     [
         ("add", (1, 2), "succeeded in 0."),
-        ("again", ("x",), "retry: Retry in 1s: ValueError('busy')"),
+        ("again", ("x",), "retry: in 1 s: ValueError: busy"),
         ("exit", (), "failed: SystemExit: 3"),
         ("nowhere", (), "failed: NotRegistered: this worker has no task 'nowhere'"),
     ],

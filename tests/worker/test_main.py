@@ -37,7 +37,7 @@ def test_import_that_kills_its_process_ends_the_worker(start_worker: StartWorker
 def test_foreign_broker_url_is_a_usage_error(start_worker: StartWorker):
     worker = start_worker(url="redis://localhost/0")
     assert worker.wait() == 2
-    assert "broker_url" in worker.said()
+    assert "type -b chervil://127.0.0.1:2437" in worker.said()
 
 
 def test_tls_is_refused_as_long_as_there_is_none(start_worker: StartWorker):

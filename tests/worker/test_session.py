@@ -324,7 +324,8 @@ def test_silent_broker_is_hung_up_on_after_the_heartbeats_that_it_may_miss(play:
         may_miss = (MISSED_HEARTBEATS + 0.5) * CALM_MS / 1000
         current._received_at -= may_miss - 60
         current._watch()
-        assert current.open
+        assert current._transport is not None
+        assert not current._transport.is_closing()
         current._received_at -= 120
         current._watch()
         assert (await ended(current)).startswith("the broker has been silent for 1")
@@ -339,7 +340,8 @@ def test_look_that_comes_late_itself_is_not_held_against_the_broker(play: Play):
         current._received_at -= stopped_for
         current._look_at -= stopped_for
         current._watch()
-        assert current.open
+        assert current._transport is not None
+        assert not current._transport.is_closing()
         current._watch()
         assert (await ended(current)).startswith("the broker has been silent for ")
 

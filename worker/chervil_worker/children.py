@@ -17,7 +17,8 @@ from chervil_worker.slots import DEPTH_MAX, Slots, Task
 _PAUSE_SECONDS = 1.0
 
 #: Children that the nursery may be asked for before it has answered. It answers as it forks, while the link
-#: does not read: more than the control socket holds (some 270 messages) and both would wait for each other.
+#: does not read: more than the control socket holds (278 messages with Linux's default buffer, fewer where
+#: net.core.wmem_default is lower) and both would wait for each other.
 ASKED_MAX = 64
 
 
