@@ -34,19 +34,22 @@ class BrokerURL:
     vhost: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "BrokerURL":
-        """The URL in `text`; raises ValueError with a message that says what to type instead."""
+    def parse(cls, text: str, correction: str = 'set broker_url = "{}"') -> "BrokerURL":
+        """The URL in `text`; raises ValueError with a message that says what to type instead.
+
+        `correction` is how to put another URL where this one came from.
+        """
         scheme, separator, rest = text.strip().partition("://")
         if not separator:
             raise ValueError(
-                f"{_safe(text)!r} is not a broker URL; write it as chervil://HOST:PORT, "
-                f"for example {DEFAULT_URL}"
+                f"{_safe(text)!r} is not a broker URL; write it as chervil://HOST:PORT; "
+                f"for example {correction.format(DEFAULT_URL)}"
             )
         scheme = scheme.lower()
         if scheme not in SCHEMES:
             raise ValueError(
                 f"{scheme}:// is not a Chervil broker: Chervil needs no Redis or RabbitMQ, its broker is its "
-                f'own ("chervil broker" starts one); set broker_url = "{DEFAULT_URL}"'
+                f'own ("chervil broker" starts one); {correction.format(DEFAULT_URL)}'
             )
         if scheme == "chervil+unix":
             return cls(scheme, path=_socket_path(rest))
@@ -106,14 +109,14 @@ def find_broker(flag: str | None, app_url: str | None, cwd: Path) -> Found:
     Raises ValueError, naming the source, when the first that is given is no broker URL.
     """
     given = (
-        (flag, "flag --broker"),
-        (os.environ.get("CHERVIL_BROKER_URL"), "environment CHERVIL_BROKER_URL"),
-        (app_url, "app"),
+        (flag, "flag --broker", "type -b {}"),
+        (os.environ.get("CHERVIL_BROKER_URL"), "environment CHERVIL_BROKER_URL", "set CHERVIL_BROKER_URL={}"),
+        (app_url, "app", 'set broker_url = "{}"'),
     )
-    for text, source in given:
+    for text, source, correction in given:
         if text:
             try:
-                return Found(BrokerURL.parse(text), source)
+                return Found(BrokerURL.parse(text, correction), source)
             except ValueError as error:
                 raise ValueError(f"{error} (from {source})") from None
     dev = cwd.absolute() / DEV_SOCKET

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 _VARARGS = 0x04
 _VARKEYWORDS = 0x08
+#: As a tuple: `list | tuple` is made anew at each use, which costs more than the check.
+_SEQUENCES = (list, tuple)
 #: How much of a wrong value a message shows, in characters.
 _SHOWN = 100
 
@@ -18,7 +20,7 @@ def check_containers(args: object, kwargs: object) -> None:
 
     Text is refused although it is a sequence: whoever writes `apply_async("ab")` does not mean two letters.
     """
-    if not isinstance(args, list | tuple):
+    if not isinstance(args, _SEQUENCES):
         raise TypeError(f"args wants a list or tuple, such as (2, 3), not {_brief(args)}")
     if not isinstance(kwargs, dict):
         raise TypeError(f"kwargs wants a dict, such as {{'x': 2}}, not {_brief(kwargs)}")

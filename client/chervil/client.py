@@ -184,7 +184,7 @@ class Client:
                 if last or isinstance(error, TimeoutError):
                     raise OperationalError(
                         f"no answer from the broker at {self.found.url.redacted}: {error}"
-                    ) from error
+                    ) from None
             except BaseException:
                 self._pool.drop(line)
                 raise

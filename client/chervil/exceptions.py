@@ -175,7 +175,7 @@ class Retry(Exception):
         self.options: Mapping[str, Any] = {}
 
     def humanize(self) -> str:
-        """When it runs again, as text."""
+        """When it runs again, in Celery's words."""
         if self.when is None:
             return "later"
         if isinstance(self.when, int | float):
@@ -185,9 +185,11 @@ class Retry(Exception):
     def __str__(self) -> str:
         if self.message:
             return self.message
-        if self.exc is not None:
-            return f"Retry {self.humanize()}: {self.exc!r}"
-        return f"Retry {self.humanize()}"
+        when = f"in {self.when:g} s" if isinstance(self.when, int | float) else self.humanize()
+        if self.exc is None:
+            return when
+        text = str(self.exc)
+        return f"{when}: {type(self.exc).__name__}" + (f": {text}" if text else "")
 
 
 def _named(task_ids: Sequence[str]) -> str:

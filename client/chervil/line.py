@@ -1,8 +1,11 @@
 """A line to the broker: one socket and one exchange, greeted and ready for requests."""
 
+from pathlib import Path
+from shlex import quote
+from socket import gaierror
 from time import monotonic
 
-from chervil.address import Found
+from chervil.address import DEFAULT_URL, DEV_SOCKET, BrokerURL, Found
 from chervil.exceptions import AccessRefused, OperationalError
 from chervil.exchange import Exchange, Reply, Request
 from chervil.protocol import Code, RemoteProtocolError, RequestRefused
@@ -123,17 +126,15 @@ def open_line(found: Found, name: str, timeout: float, end: float | None = None)
         if error.filename is not None and url.path is None:
             raise OperationalError(
                 f"cannot read the token for {where}: {error.filename}: {reason}; see CHERVIL_TOKEN_FILE"
-            ) from error
-        raise OperationalError(f"cannot reach {where}: {reason}; start one: chervil broker") from error
+            ) from None
+        raise OperationalError(f"cannot reach {where}: {reason}; {_remedy(url, error)}") from None
     try:
         _greet(line, name, token, url.vhost, limit)
     except RequestRefused as error:
         line.socket.close()
         if error.code in _AUTH:
-            raise AccessRefused(
-                f"{where} does not let us in: {error.code}: {error.message}; "
-                "name the file that holds its token in CHERVIL_TOKEN_FILE"
-            ) from None
+            # The broker's message says where its token is.
+            raise AccessRefused(f"{where} does not let us in: {error.code}: {error.message}") from None
         raise OperationalError(f"{where} refused the connection: {error}") from None
     except TimeoutError:
         line.socket.close()
@@ -142,8 +143,24 @@ def open_line(found: Found, name: str, timeout: float, end: float | None = None)
         ) from None
     except LineBroken as error:
         line.socket.close()
-        raise OperationalError(f"cannot talk to {where}: {error}; is it a Chervil broker?") from error
+        raise OperationalError(f"cannot talk to {where}: {error}; is it a Chervil broker?") from None
     return line
+
+
+def _remedy(url: BrokerURL, error: OSError) -> str:
+    """What to do about a connection that could not be made."""
+    if isinstance(error, gaierror):
+        return "check the host name"
+    if not isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        return "check the URL"
+    if url.path is None:
+        if url.key == BrokerURL.parse(DEFAULT_URL).key:
+            return "start one: chervil broker"
+        address = str(BrokerURL("chervil", host=url.host, port=url.port)).removeprefix("chervil://")
+        return f"start one: chervil broker --bind {address}"
+    if Path(url.path).parts[-2:] == DEV_SOCKET.parts:
+        return "start one in that folder: chervil -A MODULE dev"
+    return f"start one: chervil broker --unix {quote(url.path)}"
 
 
 def _greet(line: Line, name: str, token: str | None, vhost: str | None, end: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from chervil.arguments import check_containers
 from chervil.current import parent
 from chervil.exceptions import EncodeError, PublishRefused
-from chervil.options import CallOptions
+from chervil.options import CALL_OPTIONS, CallOptions, check_options
 from chervil.protocol.errors import Code
 from chervil.protocol.ids import WireId, to_text, to_wire
 from chervil.protocol.limits import BODY_MAX
@@ -80,7 +80,6 @@ class Publisher:
         options: CallOptions = _NO_OPTIONS,
     ) -> AsyncResult[R]:
         """Publishes one call of a task, or runs it here where the app is eager."""
-        check_containers(args, kwargs)
         if task.typing:
             task.check_arguments(args, kwargs)
         app = self._app
@@ -151,6 +150,8 @@ class Publisher:
         try:
             return task_row([wire, name, queue, priority, options, headers, codec, body])
         except ValueError as error:
+            # An attribute of the task may have been set to anything.
+            check_options(f"task {name}", {"queue": queue, "priority": priority}, CALL_OPTIONS)
             raise ValueError(f"task {name}: {error}") from None
 
     def _envelope(

@@ -100,7 +100,8 @@ def _marker(value: Any) -> dict[str, Any]:
     if known is None:
         name = type(value).__qualname__
         advice = next((text for kinds, text in _ADVICE if isinstance(value, kinds)), None)
-        raise EncodeError(f"a {name} cannot be sent; {advice or 'pass what it is made of instead'}")
+        article = "an" if name[0].lower() in "aeiou" else "a"
+        raise EncodeError(f"{article} {name} cannot be sent; {advice or 'pass what it is made of instead'}")
     kind, to_plain = known
     return {TYPE: kind, VALUE: to_plain(value)}
 

@@ -116,9 +116,9 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[R]:
         """`delay` with options; raises TypeError for one that is not known, ValueError for a wrong value."""
         check_options(f"apply_async() of {self.name}", options, CALL_OPTIONS, absent.CALL_OPTIONS)
-        return self.app.publisher.call(
-            self, () if args is None else args, {} if kwargs is None else kwargs, options
-        )
+        args, kwargs = () if args is None else args, {} if kwargs is None else kwargs
+        check_containers(args, kwargs)
+        return self.app.publisher.call(self, args, kwargs, options)
 
     def delay_many(
         self, calls: Iterable[Sequence[Any]], **options: Unpack[CallOptions]

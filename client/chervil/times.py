@@ -15,7 +15,8 @@ def relative_ms(value: float | timedelta, what: str) -> int:
     milliseconds = seconds * 1000
     # Written so that NaN fails too.
     if not 0 <= milliseconds <= DELAY_MAX_MS:
-        raise ValueError(f"{what} wants 0 to {DELAY_MAX_MS // 1000} seconds, not {value!r}")
+        shown = int(seconds) if float(seconds).is_integer() else seconds
+        raise ValueError(f"{what} wants seconds from 0 (at most 100 years), not {shown}")
     return round(milliseconds)
 
 

@@ -126,7 +126,7 @@ class Watching:
         """Prepares another attempt after an answer that did not come, or raises."""
         self._end_at_limit(error)
         if self._silent or _past(self._end):
-            raise OperationalError(f"no answer from {self._where} within {REQUEST_SECONDS:g} s") from error
+            raise OperationalError(f"no answer from {self._where} within {REQUEST_SECONDS:g} s") from None
         self._silent = True
         # The next attempt is to have a new connection: those that are kept may be as dead as this one.
         self._pool.close()
@@ -136,7 +136,7 @@ class Watching:
         if _past(self._limit):
             raise exceptions.TimeoutError(
                 f"{self._where} did not answer within {self._timeout:g} s"
-            ) from error
+            ) from None
 
     def _told_all(self) -> bool:
         """Whether the broker has said of each task where it is."""

@@ -1,6 +1,7 @@
 """Fixtures of the client's tests: a fake broker, an app that talks to it, and no trace of either after."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,25 @@ def app(broker: FakeBroker) -> Iterator[Chervil]:
     made = Chervil("tests", broker=str(broker.url))
     yield made
     made.close()
+
+
+@pytest.fixture
+def meanwhile() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Runs something beside the test; what it raises fails the test."""
+    threads: list[threading.Thread] = []
+    errors: list[BaseException] = []
+
+    def start(run: Callable[[], None]) -> None:
+        def kept() -> None:
+            try:
+                run()
+            except BaseException as error:
+                errors.append(error)
+
+        threads.append(threading.Thread(target=kept))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+    assert errors == []

@@ -81,6 +81,17 @@ def test_a_wrong_url_is_blamed_on_its_source(tmp_path):
         find_broker("nonsense", None, tmp_path)
 
 
+@pytest.mark.parametrize("text", ["redis://h", "nonsense"])
+def test_a_wrong_url_is_corrected_where_it_was_given(tmp_path, monkeypatch, text):
+    with pytest.raises(ValueError, match=f"type -b {DEFAULT_URL} "):
+        find_broker(text, None, tmp_path)
+    with pytest.raises(ValueError, match=f'set broker_url = "{DEFAULT_URL}" '):
+        find_broker(None, text, tmp_path)
+    monkeypatch.setenv("CHERVIL_BROKER_URL", text)
+    with pytest.raises(ValueError, match=f"set CHERVIL_BROKER_URL={DEFAULT_URL} "):
+        find_broker(None, None, tmp_path)
+
+
 def test_a_running_dev_of_the_folder_is_found(tmp_path):
     folder = tmp_path / ".chervil"
     folder.mkdir()

@@ -52,8 +52,10 @@ def test_messages_name_the_tasks():
 
 def test_retry_says_when():
     at = datetime(2026, 1, 2, tzinfo=UTC)
-    assert str(Retry()) == "Retry later"
-    assert str(Retry(when=3)) == "Retry in 3s"
-    assert str(Retry(when=at)) == f"Retry at {at}"
-    assert str(Retry(exc=ValueError("x"), when=3)) == "Retry in 3s: ValueError('x')"
+    assert str(Retry()) == "later"
+    assert str(Retry(when=3)) == "in 3 s"
+    assert str(Retry(when=at)) == f"at {at}"
+    assert str(Retry(exc=ValueError("not yet"), when=1.0)) == "in 1 s: ValueError: not yet"
+    assert str(Retry(exc=KeyError(), when=1)) == "in 1 s: KeyError"
+    assert Retry(when=3).humanize() == "in 3s"
     assert str(Retry("as told")) == "as told"

@@ -195,7 +195,7 @@ def test_a_retry_that_changes_nothing_has_no_body(again):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"countdown": -1}, "countdown wants 0 to"),
+        ({"countdown": -1}, "countdown wants seconds from 0"),
         ({"priority": 10}, "priority "),
         ({"queue": ""}, "queue "),
         ({"nonsense": 1}, r"retry\(\) of .* has no option 'nonsense'"),

@@ -170,3 +170,10 @@ def test_without_the_c_encoder_json_is_the_same(monkeypatch):
     plain = serialization._json_encoder()
     value = {"a": (1, 2.5, "é"), "b": date(2026, 1, 1)}
     assert plain(value).encode() == encode("json", value)
+
+
+def test_a_type_is_told_with_its_article():
+    with pytest.raises(EncodeError, match="an object cannot be sent"):
+        encode("json", object())
+    with pytest.raises(EncodeError, match="a range cannot be sent"):
+        encode("json", range(2))

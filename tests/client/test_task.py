@@ -120,6 +120,16 @@ def test_changed_attributes_hold_at_once(add, broker):
     assert published(broker)[2] == "elsewhere"
 
 
+def test_an_attribute_that_cannot_travel_is_named(add, broker):
+    add.queue = ""
+    with pytest.raises(ValueError, match=f"task {add.name}: queue wants a text of 1 to 255 bytes, not ''"):
+        add.delay(1)
+    add.queue, add.priority = None, 10
+    with pytest.raises(ValueError, match="priority wants an integer from 0 to 9, not 10"):
+        add.delay(1)
+    assert broker.counts["Publish"] == 0
+
+
 def test_an_app_without_a_broker_url_takes_the_default(monkeypatch, tmp_path):
     app = Chervil("x")
     assert str(app.client.found.url) == "chervil://127.0.0.1:2437"

@@ -16,6 +16,14 @@ def test_values_out_of_range_are_refused(value):
         relative_ms(value, "countdown")
 
 
+@pytest.mark.parametrize(("value", "shown"), [(-5.0, "-5"), (-0.5, "-0.5"), (timedelta(days=-1), "-86400")])
+def test_a_value_out_of_range_is_shown_as_seconds(value, shown):
+    with pytest.raises(
+        ValueError, match=rf"^expires wants seconds from 0 \(at most 100 years\), not {shown}$"
+    ):
+        relative_ms(value, "expires")
+
+
 @pytest.mark.parametrize("value", ["5", True, None])
 def test_other_types_are_refused(value):
     with pytest.raises(TypeError, match="countdown wants seconds"):

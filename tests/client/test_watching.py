@@ -1,4 +1,3 @@
-import threading
 from time import monotonic
 
 import pytest
@@ -18,27 +17,6 @@ def client(broker):
     made = Client(broker.found)
     yield made
     made.close()
-
-
-@pytest.fixture
-def meanwhile():
-    """Runs something beside the test; what it raises fails the test."""
-    threads, errors = [], []
-
-    def start(run):
-        def kept():
-            try:
-                run()
-            except BaseException as error:
-                errors.append(error)
-
-        threads.append(threading.Thread(target=kept))
-        threads[-1].start()
-
-    yield start
-    for thread in threads:
-        thread.join(10)
-    assert errors == []
 
 
 def queued(broker, *ids):
@@ -260,72 +238,6 @@ def test_a_result_that_ended_while_the_connection_was_away_is_found(client, brok
     assert stages(client.wait(["a"], 10)) == [("a", Stage.SUCCESS)]
 
 
-def lose(broker):
-    """Breaks the connection of who watches, and greets nobody any more."""
-    broker.wait_for(lambda: broker.counts["Watch"] == 1)
-    broker.scripts[m.Hello] = lambda peer, message: peer.cut() or True
-    broker.cut_all()
-
-
-def test_a_timeout_while_the_broker_is_lost_says_so_and_what_was_last_known(client, broker, meanwhile):
-    queued(broker, "a")
-    info = {int(Info.WORKER): "w@h", int(Info.IN_STAGE_MS): 400}
-    broker.statuses["a"] = ["a", int(Stage.LEASED), None, None, info]
-    meanwhile(lambda: lose(broker))
-    with pytest.raises(exceptions.TimeoutError) as caught:
-        client.wait(["a"], 0.5)
-    assert str(caught.value) == (
-        f"the broker at {broker.url} has been out of reach for 0 s; "
-        "last known: task a: handed to w@h, not started"
-    )
-
-
-def test_a_loss_is_told_once_and_the_next_one_again(client, broker, meanwhile):
-    queued(broker, "a")
-
-    def run():
-        for watches in (1, 2):
-            broker.wait_for(lambda watches=watches: broker.counts["Watch"] == watches)
-            refused = broker.counts["Hello"] + 2
-
-            def away(peer, message, refused=refused):
-                if broker.counts["Hello"] > refused:
-                    broker.scripts.clear()
-                    return False
-                peer.cut()
-                return True
-
-            broker.scripts[m.Hello] = away
-            broker.cut_all()
-        broker.wait_for(lambda: broker.counts["Watch"] == 3)
-        broker.finish("a", Stage.SUCCESS)
-
-    meanwhile(run)
-    told = []
-    assert stages(client.wait(["a"], None, on_lost=told.append)) == [("a", Stage.SUCCESS)]
-    assert told == [f"lost the broker at {broker.url}; trying again until it is back"] * 2
-
-
-def test_a_broker_that_comes_back_without_the_task_ends_the_wait_at_once(client, broker, meanwhile):
-    queued(broker, "a")
-
-    def run():
-        broker.wait_for(lambda: broker.counts["Watch"] == 1)
-        broker.rows.clear()
-        broker.cut_all()
-
-    meanwhile(run)
-    assert stages(client.wait(["a"])) == [("a", Stage.UNKNOWN)]
-
-
-def test_patience_bounds_how_long_a_lost_broker_is_waited_for(client, broker, meanwhile):
-    queued(broker, "a")
-    meanwhile(lambda: lose(broker))
-    with pytest.raises(OperationalError, match=r"and it did not come back within 0\.3 s"):
-        client.wait(["a"], patience=0.3)
-    assert broker.counts["Hello"] > 2
-
-
 def test_a_broker_that_breaks_before_its_first_answer_is_an_error(client, broker):
     broker.scripts[m.Watch] = lambda peer, message: peer.cut() or True
     with pytest.raises(OperationalError, match="lost the broker while waiting"):
@@ -412,21 +324,6 @@ def test_a_timeout_is_kept_though_the_broker_does_not_answer(client, broker, com
     assert str(caught.value) == f"the broker at {broker.url} did not answer within 0.2 s"
 
 
-def test_a_timeout_is_kept_though_the_broker_hangs_when_it_is_connected_to_again(client, broker, meanwhile):
-    queued(broker, "a")
-
-    def run():
-        broker.wait_for(lambda: broker.counts["Watch"] == 1)
-        broker.scripts[m.Hello] = never
-        broker.cut_all()
-
-    meanwhile(run)
-    started = monotonic()
-    with pytest.raises(exceptions.TimeoutError, match="out of reach"):
-        client.wait(["a"], 0.5)
-    assert monotonic() - started < 2
-
-
 def test_without_an_answer_to_the_last_question_the_last_thing_known_is_returned(client, broker):
     queued(broker, "a")
     broker.scripts[m.Query] = never
@@ -453,13 +350,6 @@ def test_a_refusal_is_an_operational_error(client, broker):
     with pytest.raises(OperationalError, match="the broker refused: FORBIDDEN: not yours"):
         client.wait(["a"], 10)
     assert broker.counts["Watch"] == 1
-
-
-def test_an_id_asked_for_twice_is_known_once_when_the_broker_is_lost(client, broker, meanwhile):
-    queued(broker, "a")
-    meanwhile(lambda: lose(broker))
-    with pytest.raises(exceptions.TimeoutError, match=r"last known: task a: queued$"):
-        client.wait(["a", "a"], 0.5)
 
 
 def test_a_goodbye_between_two_frames_of_ids_is_waited_out(client, broker, monkeypatch):

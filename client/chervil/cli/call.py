@@ -11,6 +11,7 @@ from chervil.cli.arguments import Time, json_of, mark_negatives, split
 from chervil.cli.common import common_of, did_you_mean
 from chervil.cli.connect import app_for
 from chervil.cli.outcome import show, wait_for
+from chervil.protocol import Stage
 
 #: How many task names are shown to someone who typed one that is like none of them.
 _NAMES_SHOWN = 10
@@ -46,15 +47,19 @@ class _Call(click.Command):
     "--expires", type=Time(seconds=True), metavar="SECONDS|TIME", help="Do not start it after this."
 )
 @click.option("--priority", type=click.IntRange(0, 9), metavar="0-9", help="9 goes first.")
-@click.option("--task-id", metavar="ID", help="The id to give it.")
+@click.option("--task-id", metavar="ID", help="The id to give it; a known id is not sent again.")
 @click.pass_context
 def call(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any) -> int:
     """Send one task: print its id, or with --wait its result.
 
-    Each VALUE is JSON, else text. With -A the name and the arguments are checked before anything is
-    sent; without it the task goes out by its name.
+    Each VALUE is JSON, else text. With -A the name and the number and names of the arguments are
+    checked before anything is sent; without it the task goes out by its name.
 
-    Exits with 1 and the traceback if the task failed, with 124 if it did not end in time.
+    The broker makes no second task of an id that it knows: what is shown then is that task's, and a line
+    on stderr says so.
+
+    Exits with 1 and the traceback if the task failed, with 124 if it did not end in time, with 69 if the
+    broker was lost and not back within 30 s.
 
     \b
     Examples:
@@ -78,13 +83,21 @@ def call(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any
     if common.app is not None:
         _check(app, name, args, {**json_kwargs, **kwargs})
     try:
+        known = _is_known(app, options.get("task_id"))
         task_id = app.send_task(name, args, {**json_kwargs, **kwargs}, **options).id
     except ValueError as error:  # of an option or the id: all that is left to be wrong
         raise click.UsageError(str(error), ctx) from error
+    if known and not common.quiet:
+        click.echo(f"{task_id} is known already; this is its {'result' if wait else 'id'}", err=True)
     if not wait:
         click.echo(json.dumps({"id": task_id}) if common.json else task_id)
         return exits.OK
     return show(wait_for(app.client, task_id, timeout, common), app.client, common, waited=timeout)
+
+
+def _is_known(app: Chervil, task_id: str | None) -> bool:
+    """Whether the broker knows the id before anything is published under it."""
+    return task_id is not None and app.client.query([task_id])[0].stage is not Stage.UNKNOWN
 
 
 def _check(app: Chervil, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:

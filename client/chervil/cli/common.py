@@ -58,7 +58,8 @@ class Common:
             if not self._said_outright():
                 path, settings = self.settings()
                 if "broker" in settings:
-                    return Found(BrokerURL.parse(settings["broker"]), f"[tool.chervil] in {path}")
+                    url = BrokerURL.parse(settings["broker"], 'set broker = "{}" in [tool.chervil]')
+                    return Found(url, f"[tool.chervil] in {path}")
             return find_broker(self.broker, app_url, self.workdir)
         except ValueError as error:
             raise click.UsageError(str(error)) from error

@@ -17,7 +17,7 @@ def result(ctx: click.Context, id: str, wait: bool, timeout: float | None) -> in
     """Print the result of the task ID.
 
     Exits with 1 and the traceback if it failed, 124 if it has not ended (yet), 69 if the broker does not
-    know it.
+    know it, or was lost and not back within 30 s.
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout says how long to wait: it goes with --wait", ctx)

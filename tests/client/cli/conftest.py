@@ -11,6 +11,7 @@ from chervil.address import BrokerURL, Found
 from chervil.cli.common import ENVIRONMENT
 from chervil.cli.main import main
 from chervil.client import Status
+from chervil.protocol import Stage
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Broker:
         return sum(q["ready"] + q["scheduled"] for q in self.report["queues"])
 
     def query(self, ids: list[str]) -> list[Status]:
-        return self.statuses
+        return self.statuses or [Status(id_, Stage.UNKNOWN, None, None, {}) for id_ in ids]
 
     def wait(
         self,

@@ -64,6 +64,22 @@ def test_options_travel_with_the_task(chervil: Run, broker: Broker) -> None:
     )  # fmt: skip
 
 
+def test_an_id_that_is_known_is_told_on_stderr(chervil: Run, broker: Broker) -> None:
+    broker.statuses = [Status("mine", Stage.SUCCESS, "json", encode("json", 5), {})]
+    ran = chervil("call", "x", "--task-id", "mine", "--wait")
+    assert ran == Ran(0, "5\n", "mine is known already; this is its result\n")
+    assert chervil("call", "x", "--task-id", "mine").err == "mine is known already; this is its id\n"
+    assert chervil("call", "x", "--task-id", "mine", "-q").err == ""
+    broker.statuses = [Status("mine", Stage.UNKNOWN, None, None, {})]
+    assert chervil("call", "x", "--task-id", "mine") == Ran(0, "mine\n", "")
+
+
+def test_help_says_what_is_checked_and_what_a_known_id_does(chervil: Run) -> None:
+    words = " ".join(chervil("call", "--help").out.split())
+    assert "With -A the name and the number and names of the arguments are checked" in words
+    assert "The broker makes no second task of an id that it knows" in words
+
+
 def test_times_may_be_absolute(chervil: Run, broker: Broker) -> None:
     chervil("call", "x", "--eta", "2030-01-01T00:00:00", "--expires", "2030-01-01T01:00:00+01:00")
     assert sent(broker)[3] == {TaskOption.DUE_AT: 1893456000_000, TaskOption.EXPIRES_AT: 1893456000_000}

@@ -164,6 +164,12 @@ def test_a_foreign_broker_url_is_refused_with_what_to_set(chervil: Run) -> None:
     ran = chervil("-b", "redis://localhost", "spy")
     assert ran.code == 2
     assert "redis:// is not a Chervil broker" in ran.err
+    assert "type -b chervil://127.0.0.1:2437" in ran.err
+    Path("pyproject.toml").write_text('[tool.chervil]\nbroker = "redis://localhost"\n')
+    with pytest.raises(
+        click.UsageError, match=r'set broker = "chervil://127.0.0.1:2437" in \[tool\.chervil\]'
+    ):
+        Common().found()
     assert "Traceback" not in ran.err
 
 

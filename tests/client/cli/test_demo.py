@@ -6,11 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import click
 import pytest
 
 from chervil.cli import demo, demo_tasks
+from chervil.cli.common import Common
 from chervil.cli.demo import library_files
+from chervil.exceptions import OperationalError
 from tests.client.cli.conftest import Ran
 
 DEADLINE = 30.0
@@ -76,6 +81,25 @@ def test_a_worker_that_dies_is_shown_with_its_lines(
     assert "the worker is gone" in ran.err
     assert "worker | no hands" in ran.err
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_broker_lost_while_waiting_is_told_by_its_end_where_it_ended(
+    monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    class Daemons:
+        def check(self) -> None:
+            if gone:
+                raise click.ClickException("the broker is gone")
+
+    class Client:
+        def wait(self, ids: list[str], timeout: float) -> None:
+            raise OperationalError("lost the broker")
+
+    monkeypatch.setattr(demo_tasks, "app", SimpleNamespace(client=Client()))
+    show = demo._Show(Common(), cast("demo._Daemons", Daemons()))
+    with pytest.raises(click.ClickException if gone else OperationalError):
+        next(show._statuses(["a"], "tasks done"))
 
 
 @pytest.mark.e2e

@@ -1,5 +1,7 @@
 """From a command line to an exit code."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import click
@@ -7,6 +9,7 @@ import pytest
 
 from chervil.cli import verbs
 from chervil.cli.verbs import VERBS
+from chervil.version import __version__
 from tests.client.cli.conftest import Ran
 
 Run = Callable[..., Ran]
@@ -100,3 +103,21 @@ def test_shell_completion_knows_the_verbs(chervil: Run, monkeypatch: pytest.Monk
     monkeypatch.setenv("COMP_WORDS", "chervil hea")
     monkeypatch.setenv("COMP_CWORD", "1")
     assert chervil().out == "plain,health\n"
+
+
+def test_interrupted_while_an_error_is_told_it_is_130_too(
+    chervil: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("chervil.cli.complaints.complain", interrupt)
+    assert chervil("misbehave", "refuse") == Ran(130, "", "")
+
+
+@pytest.mark.parametrize("module", ["chervil", "chervil.cli"])
+def test_python_runs_the_package_as_the_command(module: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, f"chervil {__version__}\n")
