@@ -100,7 +100,7 @@ class Client:
                     self._pool.give(line)
                     break
             if not again or monotonic() + pause >= end:
-                raise PublishUnconfirmed(publication.open_ids(), reason)
+                raise PublishUnconfirmed(publication.open_ids(), reason, publication.refused_ids())
             sleep(pause)
             pause = min(2 * pause, PAUSE_MOST)
         if publication.refused:
@@ -246,7 +246,10 @@ class _Publication:
 
     def refusal(self) -> PublishRefused:
         _, code, message = self.refused[0]
-        return PublishRefused([to_text(id_) for id_, _, _ in self.refused], code, message)
+        return PublishRefused(self.refused_ids(), code, message)
+
+    def refused_ids(self) -> list[str]:
+        return [to_text(id_) for id_, _, _ in self.refused]
 
 
 def parts(wires: list[WireId]) -> list[list[WireId]]:

@@ -62,19 +62,23 @@ class PublishUnconfirmed(ChervilError):
     """The broker may or may not hold these tasks.
 
     The connection broke after they were sent and did not come back before the deadline. Publishing them
-    again under the same ids is safe: the broker makes no second task of a known id.
+    again under the same ids is safe: the broker makes no second task of a known id. `task_ids` are these,
+    `refused_ids` those of the same call that the broker had refused before, which it does not hold; all
+    others are confirmed.
     """
 
-    def __init__(self, task_ids: Sequence[str], reason: str = "") -> None:
-        super().__init__(task_ids, reason)
+    def __init__(self, task_ids: Sequence[str], reason: str = "", refused_ids: Sequence[str] = ()) -> None:
+        super().__init__(task_ids, reason, refused_ids)
         self.task_ids = task_ids
         self.reason = reason
+        self.refused_ids = refused_ids
 
     def __str__(self) -> str:
         because = f" ({self.reason})" if self.reason else ""
+        refused = f"; {_named(self.refused_ids)} refused and not stored" if self.refused_ids else ""
         return (
             f"{_named(self.task_ids)} sent but not confirmed in time{because}; "
-            "publish again with the same task_id: a task that arrived is not doubled"
+            f"publish again with the same task_id: a task that arrived is not doubled{refused}"
         )
 
 

@@ -138,6 +138,26 @@ def test_refused_rows_are_named_and_the_others_stand(client, broker):
     assert (caught.value.task_ids, caught.value.code, caught.value.message) == (["b"], "FULL", "no room")
 
 
+def test_rows_that_were_refused_before_the_connection_broke_are_named_too(client, broker, monkeypatch):
+    monkeypatch.setattr(client_module, "PIPELINE", 1)
+    batches = []
+
+    def full_and_then_gone(peer, message):
+        batches.append(message)
+        if len(batches) > 1:
+            peer.cut()
+        else:
+            peer.send(m.Confirm(message.request, len(message.tasks) - 1, [[0, "FULL", "no room"]]))
+        return True
+
+    broker.scripts[m.Publish] = full_and_then_gone
+    rows = [row("a", b"x" * 200_000), row("b", b"x" * 200_000), row("c", b"x" * 200_000)]
+    with pytest.raises(PublishUnconfirmed, match="task a refused and not stored") as caught:
+        client.publish(rows, deadline=0.2)
+    assert caught.value.refused_ids == ["a"]
+    assert set(caught.value.task_ids) == {"b", "c"}
+
+
 def test_a_refused_request_refuses_all_its_rows(client, broker):
     def forbidden(peer, message):
         peer.send(m.Error(message.request, Code.FORBIDDEN, "not yours"))

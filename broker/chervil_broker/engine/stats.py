@@ -74,7 +74,7 @@ def _warnings(queues: list[dict[str, Any]]) -> list[str]:
     for queue in queues:
         if queue["waiting_for"] == "no_consumer":
             warnings.append(
-                f"queue {queue['name']!r} has {queue['ready']} ready tasks and no worker consumes it"
+                f"queue {queue['name']!r} has no worker that consumes it; ready tasks: {queue['ready']}"
             )
         elif queue["waiting_for"] == "unknown_task":
             names = ", ".join(queue["unknown_tasks"][:3])

@@ -70,6 +70,6 @@ def test_queues_with_a_warning_come_first_then_the_fullest():
     ]
     assert report["queues"][1]["unknown_tasks"] == ["mail"]
     assert report["warnings"] == [
-        "queue 'alone' has 1 ready tasks and no worker consumes it",
+        "queue 'alone' has no worker that consumes it; ready tasks: 1",
         "queue 'strange' has tasks that none of its workers knows: mail",
     ]
