@@ -277,3 +277,9 @@ def test_batch_has_no_more_rows_than_a_frame_may():
 
 def test_no_rows_are_no_batch():
     assert list(rows.batches([], [])) == []
+
+
+def test_a_published_task_leaves_room_for_options_that_the_broker_adds():
+    most = dict.fromkeys(range(101, 101 + 2 * 62, 2), 0)
+    assert rows.task_row(changed(TASK, 4, most))[4] == most
+    refused(rows.task_row, changed(TASK, 4, most | {99: 0}), "wants at most 62 options, not 63")
