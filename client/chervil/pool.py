@@ -69,6 +69,8 @@ class Pool:
         line.close()
 
     def give_beside(self, line: Line) -> None:
+        # What came for the call that ends here is not for the next one.
+        line.exchange.take_results()
         with self._lock:
             if len(self._idle) < self._limit:
                 self._idle.append(line)
