@@ -84,7 +84,7 @@ class Broker:
         self._sequence = 0
         self._refusals: Counter[str] = Counter()
         self._started = time.monotonic()
-        self._pumped_at = self._collected_at = self._started
+        self._pumped_at = self._collected_at = self._looked_at = self._started
         self.tick()
 
     # Peers come and go.
@@ -189,8 +189,9 @@ class Broker:
             self._add_frame(frames, peer, message)
         for peer, message in replies:
             self._add_frame(frames, peer, message)
+        hurry, self._hurry = self._hurry, False
         if self._unhurried:
-            self._add_unhurried(frames)
+            self._add_unhurried(frames, hurry=hurry)
         for peer in self._leaving:
             frames.setdefault(peer, []).append(peer.farewell())
         self.bodies.free(effects.freed)
@@ -227,12 +228,11 @@ class Broker:
         peer.watches.discard(message.request)
         return not message.more and all(row[1] in _UNFINISHED for row in message.tasks)
 
-    def _add_unhurried(self, frames: dict[Peer, list[bytes]]) -> None:
+    def _add_unhurried(self, frames: dict[Peer, list[bytes]], *, hurry: bool) -> None:
         """Sends what has waited for company long enough, or whose peer leaves."""
-        for peer in [peer for peer in self._unhurried if self._hurry or peer.leaving]:
+        for peer in [peer for peer in self._unhurried if hurry or peer.leaving]:
             for message in self._unhurried.pop(peer):
                 self._add_frame(frames, peer, message)
-        self._hurry = False
         if self._unhurried and not self._hurry_timer_runs:
             self._hurry_timer_runs = True
             self._loop.call_later(UNHURRIED_SECONDS, self._waited_long_enough)
@@ -283,27 +283,31 @@ class Broker:
     # Upkeep.
 
     async def sweep(self) -> None:
-        """Runs for ever: heartbeats owed and missed, stepped clocks, idle garbage collection."""
-        before = time.monotonic()
+        """Runs for ever: looks after peers, stepped clocks, idle garbage collection."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = time.monotonic()
-            # A broker that was stopped itself has not read yet what its peers said meanwhile.
-            late = now - before > 2 * SWEEP_SECONDS
-            before = now
-            for peer in [] if late else list(self.peers.values()):
-                peer.check_that_it_reads(now)
-                if not (peer.consumes and peer.ready) or peer.held_up:
-                    continue
-                if now - peer.heard > SILENCE_SECONDS:
-                    log.warning("%s was silent for %.0f s: taken for lost", peer.name, now - peer.heard)
-                    peer.abort()
-                elif now - peer.spoke >= HEARTBEAT_MS / 1000 - SWEEP_SECONDS:
-                    peer.beat()
+            self.look_after_peers(now)
             if now - self._pumped_at >= SWEEP_SECONDS and now - self._collected_at >= COLLECT_SECONDS:
                 self._collected_at = now
                 gc.collect()
             self.wake()
+
+    def look_after_peers(self, now: float) -> None:
+        """Sends heartbeats that are owed, and ends peers that missed theirs or do not read."""
+        late = now - self._looked_at > 2 * SWEEP_SECONDS
+        self._looked_at = now
+        if late:
+            return  # a broker that was stopped itself has not read yet what its peers said meanwhile
+        for peer in list(self.peers.values()):
+            peer.check_that_it_reads(now)
+            if not (peer.consumes and peer.ready) or peer.held_up:
+                continue
+            if now - peer.heard > SILENCE_SECONDS:
+                log.warning("%s was silent for %.0f s: taken for lost", peer.name, now - peer.heard)
+                peer.abort()
+            elif now - peer.spoke >= HEARTBEAT_MS / 1000 - SWEEP_SECONDS:
+                peer.beat()
 
     async def stop(self, grace: float) -> None:
         """Says GOODBYE to everybody and waits, at most `grace` seconds, until they are gone."""

@@ -152,7 +152,7 @@ class Peer(asyncio.Protocol):
         """Tells the peer the code that ends the connection, and ends it."""
         self.broker.count_refusal(code)
         log.warning("%s refused: %s: %s", self.name, code, message)
-        if self.connection.state not in (State.OPENING, State.CLOSED):
+        if self.connection.state is not State.CLOSED:
             self.say(Error(None, code, message))
         self.close()
 

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from chervil.protocol import Code
+from chervil.protocol import Code, State
 from chervil.protocol.messages import (
     Complete,
     Confirm,
@@ -39,7 +39,10 @@ from tests.broker.talk import play, task
 def test_a_stranger_that_breaks_the_rules_is_closed_and_others_go_on(data, code, caplog):
     async def scenario(house):
         guest, stranger = await house.guest(), await house.connect()
+        stranger.connection.state = State.GREETING  # it takes what it sent for a HELLO
         stranger.send_raw(data)
+        error = await stranger.expect(Error)
+        assert (error.request, error.code) == (None, code)
         assert await stranger.ended()
         assert house.broker.stats()["counters"][f"refused_{code.lower()}"] == 1
         guest.send(Publish(1, [task()]))
@@ -65,6 +68,7 @@ def test_before_hello_a_frame_is_small():
     async def scenario(house):
         stranger = await house.connect()
         stranger.send_raw((5000).to_bytes(4, "big"))
+        assert (await stranger.expect(Error)).code == Code.BAD_FRAME
         assert await stranger.ended()
 
     play(scenario)
@@ -75,6 +79,7 @@ def test_hello_has_a_deadline(monkeypatch):
 
     async def scenario(house):
         stranger = await house.connect()
+        assert (await stranger.expect(Error)).code == Code.SLOW
         assert await stranger.ended()
         assert house.broker.stats()["counters"]["refused_slow"] == 1
 
