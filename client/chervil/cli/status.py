@@ -66,7 +66,7 @@ def _headline(report: Mapping[str, Any]) -> str:
 
 
 def _queue_head() -> list[str]:
-    return ["QUEUE", "READY", "SCHEDULED", "RUNNING", "WORKERS", "OLDEST", ""]
+    return ["QUEUE", "READY", "SCHEDULED", "LEASED", "WORKERS", "OLDEST", ""]
 
 
 def _queue_row(queue: Mapping[str, Any]) -> list[str]:
@@ -79,17 +79,16 @@ def _queue_row(queue: Mapping[str, Any]) -> list[str]:
 
 
 def _worker_head() -> list[str]:
-    return ["WORKER", "PID", "SLOTS", "RUNNING", "DONE", "CONNECTED", "QUEUES"]
+    return ["WORKER", "PID", "SLOTS", "LEASED", "DELIVERED", "CONNECTED", "QUEUES"]
 
 
 def _worker_row(worker: Mapping[str, Any]) -> list[str]:
-    leased = int(worker.get("leased") or 0)
     return [
         worker["name"],
         str(worker.get("pid") or "-"),
         str(worker.get("concurrency") or "-"),
-        str(leased),
-        str(int(worker.get("delivered") or 0) - leased),
+        str(worker.get("leased", 0)),
+        str(worker.get("delivered", 0)),
         span(worker.get("connected_ms", 0)),
         ", ".join(worker.get("queues", [])),
     ]

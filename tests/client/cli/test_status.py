@@ -49,15 +49,15 @@ def test_warnings_come_first_and_a_waiting_queue_is_the_first_row(chervil: Run, 
     assert ran.err == "Warning: queue 'mail' has waited 12 s without a consumer\n"
     lines = ran.out.splitlines()
     assert lines[2:7] == [
-        "QUEUE    READY  SCHEDULED  RUNNING  WORKERS  OLDEST",
-        "mail         3          0        0        0    12 s  no worker consumes it",
-        "x            1          0        0        1       -  no worker knows its tasks: tasks.gone",
-        "default      1          0        0        1     1 s  all its workers are busy",
-        "strange      0          0        0        1       -  the moon",
+        "QUEUE    READY  SCHEDULED  LEASED  WORKERS  OLDEST",
+        "mail         3          0       0        0    12 s  no worker consumes it",
+        "x            1          0       0        1       -  no worker knows its tasks: tasks.gone",
+        "default      1          0       0        1     1 s  all its workers are busy",
+        "strange      0          0       0        1       -  the moon",
     ]
     assert lines[8:] == [
-        "WORKER        PID  SLOTS  RUNNING  DONE  CONNECTED  QUEUES",
-        "worker@host  4711      2        1    11       61 s  default, mail",
+        "WORKER        PID  SLOTS  LEASED  DELIVERED  CONNECTED  QUEUES",
+        "worker@host  4711      2       1         12       61 s  default, mail",
     ]
 
 
