@@ -6,7 +6,7 @@ from itertools import product
 
 from chervil.protocol.errors import Code, LocalProtocolError, RemoteProtocolError
 from chervil.protocol.frames import FrameReader, FrameWriter
-from chervil.protocol.limits import FRAME_MAX, PREAUTH_FRAME
+from chervil.protocol.limits import FRAME_MAX, PREAUTH_FIELDS, PREAUTH_FRAME
 from chervil.protocol.messages import COMMANDS, NUMBERS, Error, Message, number_of, parse
 from chervil.protocol.vocabulary import Side
 
@@ -67,6 +67,10 @@ class Connection:
         Each may be answered before the next is taken, so a HELLO is judged before what follows it.
         """
         for array, size in self._frames.feed(data):
+            if self.state is State.OPENING and len(array) > PREAUTH_FIELDS + 1:
+                raise RemoteProtocolError(
+                    Code.BAD_FRAME, f"a first frame of {len(array) - 1} fields; HELLO has {PREAUTH_FIELDS}"
+                )
             message = parse(array, size)
             try:
                 self._advance(self._peer, array[0], message)

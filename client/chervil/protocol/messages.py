@@ -13,7 +13,6 @@ from chervil.protocol.limits import (
     CODE_MAX,
     FEATURES_MAX,
     FRAME_BATCH,
-    INPUTS_MAX,
     MESSAGE_MAX,
     NAME_MAX,
     QUEUES_MAX,
@@ -81,6 +80,7 @@ class Resume(NamedTuple):
     request: int
     inventory: list[list[Any]]
     sequence: int
+    more: bool | None = None
 
 
 class Publish(NamedTuple):
@@ -149,6 +149,7 @@ class Deliver(NamedTuple):
 
 class Started(NamedTuple):
     tasks: list[list[Any]]
+    request: int | None = None
 
 
 class Complete(NamedTuple):
@@ -183,6 +184,7 @@ class Revoke(NamedTuple):
     request: int
     ids: list[WireId]
     terminate: bool
+    signal: int | None = None
 
 
 class Rerun(NamedTuple):
@@ -306,14 +308,14 @@ _TABLE = (
     )),
     Command(6, Ok, _B, Role.ANY, _OPEN, (_uint, ("uint?", fields.optional(fields.uint)))),
     Command(7, Resume, _C, Role.CONSUME, _READY, (
-        _uint, (f"list<inventory row>({INPUTS_MAX})", fields.list_of(rows.inventory_row, INPUTS_MAX)),
-        _uint,
-    ), later=True),
+        _uint, _batch("inventory row", rows.inventory_row), _uint,
+        ("bool?", fields.optional(fields.boolean)),
+    )),
     Command(16, Publish, _C, Role.PUBLISH, _READY, (_uint, _batch("task row", rows.task_row, at_least=1))),
     Command(17, Confirm, _B, Role.PUBLISH, _OPEN, (
         _uint, _uint, _batch_or_nil("exception row", rows.exception_row),
     )),
-    Command(18, Window, _B, Role.PUBLISH, _READY, (_uint,), later=True),
+    Command(18, Window, _B, Role.PUBLISH, _READY, (_uint,)),
     Command(32, Watch, _C, Role.PUBLISH, _READY, (_uint, _watched)),
     Command(33, Status, _B, Role.PUBLISH, _OPEN, (
         _uint, _statuses, ("bool?", fields.optional(fields.boolean)),
@@ -321,8 +323,8 @@ _TABLE = (
     Command(34, Result, _B, Role.PUBLISH, _OPEN, (_statuses,)),
     Command(35, Unwatch, _C, Role.PUBLISH, _READY, (_ids,)),
     Command(36, Query, _C, Role.PUBLISH, _READY, (_uint, _ids)),
-    Command(37, Forget, _C, Role.PUBLISH, _READY, (_uint, _ids), later=True),
-    Command(38, History, _C, Role.PUBLISH, _READY, (_uint, ("id", fields.task_id)), later=True),
+    Command(37, Forget, _C, Role.PUBLISH, _READY, (_uint, _ids)),
+    Command(38, History, _C, Role.PUBLISH, _READY, (_uint, ("id", fields.task_id))),
     Command(48, Subscribe, _C, Role.CONSUME, _READY, (
         _uint, _queues,
         (f"list<text({NAME_MAX})>({TASK_NAMES_MAX})?",
@@ -334,18 +336,22 @@ _TABLE = (
     )),
     Command(49, Credit, _C, Role.CONSUME, _READY, (_uint,)),
     Command(50, Deliver, _B, Role.CONSUME, _READY, (_batch("delivery row", rows.delivery_row),)),
-    Command(51, Started, _C, Role.CONSUME, _READY, (_batch("started row", rows.started_row),)),
+    Command(51, Started, _C, Role.CONSUME, _READY, (
+        _batch("started row", rows.started_row), ("uint?", fields.optional(fields.uint)),
+    )),
     Command(52, Complete, _C, Role.CONSUME, _OPEN, (_uint, _batch("completion row", rows.completion_row))),
     Command(53, Completed, _B, Role.CONSUME, _OPEN, (_uint, _batch_or_nil("verdict row", rows.verdict_row))),
-    Command(54, Cancel, _B, Role.CONSUME, _READY, (_batch("cancel row", rows.cancel_row),), later=True),
+    Command(54, Cancel, _B, Role.CONSUME, _READY, (_batch("cancel row", rows.cancel_row),)),
     Command(64, Stats, _C, Role.CONTROL, _READY, (_uint,)),
     Command(65, Report, _B, Role.CONTROL, _OPEN, (_uint, ("map", fields.string_map))),
     Command(66, Purge, _C, Role.CONTROL, _READY, (_uint, _queues)),
-    Command(67, Revoke, _C, Role.CONTROL, _READY, (_uint, _ids, ("bool", fields.boolean)), later=True),
-    Command(68, Rerun, _C, Role.CONTROL, _READY, (_uint, _ids), later=True),
+    Command(67, Revoke, _C, Role.CONTROL, _READY, (
+        _uint, _ids, ("bool", fields.boolean), ("uint?", fields.optional(rows.signal)),
+    )),
+    Command(68, Rerun, _C, Role.CONTROL, _READY, (_uint, _ids)),
     Command(69, List, _C, Role.CONTROL, _READY, (
         _uint, ("text(32)", fields.text(32)), _name_or_nil, ("uint", rows.between(1, 1000)),
-    ), later=True),
+    )),
     Command(70, Grow, _C, Role.CONSUME, _READY, (_uint, ("id", fields.task_id), _uint), later=True),
 )  # fmt: skip
 

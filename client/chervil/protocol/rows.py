@@ -27,9 +27,13 @@ from chervil.protocol.limits import (
 from chervil.protocol.vocabulary import (
     DELIVERY_LIMIT_MAX,
     PRIORITY_MAX,
+    SIGNAL_MAX,
     Info,
     Outcome,
+    RejectOption,
+    ReleaseOption,
     RetryOption,
+    RevokedOption,
     Stage,
     TaskOption,
     Verdict,
@@ -102,10 +106,14 @@ RETRY_OPTIONS: dict[int, fields.Check] = {
     RetryOption.PRIORITY: between(0, PRIORITY_MAX),
     RetryOption.BODY: fields.row(fields.optional(headers), codec, body),
 }
-REJECT_OPTIONS: dict[int, fields.Check] = {2: fields.boolean}
+REJECT_OPTIONS: dict[int, fields.Check] = {RejectOption.REQUEUE: fields.boolean}
+RELEASE_OPTIONS: dict[int, fields.Check] = {ReleaseOption.CLAIMED: fields.boolean}
+REVOKED_OPTIONS: dict[int, fields.Check] = {RevokedOption.EXPIRED: fields.boolean}
 _OUTCOME_OPTIONS: dict[int, fields.Check] = {
     Outcome.RETRY: fields.options(RETRY_OPTIONS, bodies=(RetryOption.BODY,)),
     Outcome.REJECT: fields.options(REJECT_OPTIONS),
+    Outcome.RELEASE: fields.options(RELEASE_OPTIONS),
+    Outcome.REVOKED: fields.options(REVOKED_OPTIONS),
 }
 _no_options = fields.options({})
 
@@ -248,10 +256,11 @@ status_row = fields.row(
 )
 exception_row = fields.row(fields.uint, fields.text(CODE_MAX), fields.text(MESSAGE_MAX))
 verdict_row = fields.row(fields.uint, between(min(Verdict), max(Verdict)))
-started_row = fields.row(fields.task_id, fields.uint)
+started_row = fields.row(fields.task_id, fields.uint, fields.optional(fields.boolean), required=2)
 inventory_row = fields.row(fields.task_id, fields.uint, between(0, 1))
 resume_row = fields.row(fields.exactly(16), fields.exactly(32))
-cancel_row = fields.row(fields.task_id, fields.uint, fields.optional(fields.uint), required=2)
+signal = between(1, SIGNAL_MAX)
+cancel_row = fields.row(fields.task_id, fields.uint, fields.optional(signal), required=2)
 
 #: What a row weighs besides its body, headers and options: two names, a codec, an id, numbers.
 _ROW_OVERHEAD = 2 * NAME_MAX + CODEC_MAX + ID_MAX + 82

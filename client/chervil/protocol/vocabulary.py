@@ -122,6 +122,24 @@ class RetryOption(IntEnum):
     BODY = 40
 
 
+class RejectOption(IntEnum):
+    """Keys of a REJECT completion's options."""
+
+    REQUEUE = 2
+
+
+class ReleaseOption(IntEnum):
+    """Keys of a RELEASE completion's options."""
+
+    CLAIMED = 2
+
+
+class RevokedOption(IntEnum):
+    """Keys of a REVOKED completion's options."""
+
+    EXPIRED = 2
+
+
 class Info(IntEnum):
     """Keys of a status row's info."""
 
@@ -151,6 +169,9 @@ class SubscribeOption(IntEnum):
 
 
 PRIORITY_MAX = 9
+#: Highest signal number of Linux, and the one that ends a process where none was named: SIGTERM.
+SIGNAL_MAX = 64
+SIGNAL_DEFAULT = 15
 DELIVERY_LIMIT_MAX = 100
 DELIVERY_LIMIT_DEFAULT = 3
 RESULT_EXPIRES_MS_DEFAULT = 24 * 3600 * 1000

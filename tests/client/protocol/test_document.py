@@ -15,7 +15,10 @@ from chervil.protocol import (
     Code,
     Info,
     Outcome,
+    RejectOption,
+    ReleaseOption,
     RetryOption,
+    RevokedOption,
     Role,
     Side,
     Stage,
@@ -101,7 +104,7 @@ def answer_differences(text: str) -> list[str]:
         answers = [names.get(word) for word in row["answered by"].replace(" or ", " ").split()]
         if None in answers or any(a.sender is command.sender is not None for a in answers if a):
             wrong.append(f"{command.name} is answered by {row['answered by']!r}")
-        if (command.message._fields[:1] == ("request",) and command.sender is Side.CLIENT) != bool(
+        if ("request" in command.message._fields and command.sender is Side.CLIENT) != bool(
             answers and command.name not in ("HELLO", "GOODBYE", "COMPLETE")
         ):
             wrong.append(f"{command.name} has a request id and no answer, or the other way round")
@@ -216,6 +219,9 @@ def listed_option_differences(text: str) -> list[str]:
         ("### WELCOME (2)", "field", "options", "meaning"): WelcomeOption,
         ("### SUBSCRIBE (48)", "field", "options", "meaning"): SubscribeOption,
         ("### COMPLETE (52)", "number", "3", "options"): RetryOption,
+        ("### COMPLETE (52)", "number", "5", "options"): RejectOption,
+        ("### COMPLETE (52)", "number", "7", "options"): ReleaseOption,
+        ("### COMPLETE (52)", "number", "8", "options"): RevokedOption,
     }
     wrong = []
     for (heading, column, key, cell), enum in cases.items():
@@ -295,7 +301,7 @@ PLANTED = [
     (answer_differences, "READY | CONFIRM |", "READY | WELCOMED |", "PUBLISH"),
     (answer_differences, "| 64 | STATS | c | control | READY | REPORT |", "| 64 | STATS | c | control | READY | |", "STATS"),
     (later_differences, "### PUBLISH (16)", "### PUBLISH (16) (later)", "heading 16"),
-    (later_differences, "### REVOKE (67) (later)", "### REVOKE (67)", "heading 67"),
+    (later_differences, "### GROW (70) (later)", "### GROW (70)", "heading 70"),
     (field_differences, "| min_version | uint |", "| min_version | bool |", "HELLO field min_version"),
     (field_differences, "| accepted | uint |", "| taken | uint |", "CONFIRM field taken"),
     (field_differences, "| ids | list\\<id\\>(8192) | no longer", "| ids | list\\<id\\>(81) | no longer", "UNWATCH"),
@@ -306,6 +312,7 @@ PLANTED = [
     (task_option_differences, "| 16 | delivery_limit |", "| 16 | limit |", "task option 16"),
     (listed_option_differences, "3: the broker's release", "7: the broker's release", "option 7"),
     (listed_option_differences, "38: new priority", "42: new priority", "option 42"),
+    (listed_option_differences, "2: requeue, bool", "4: requeue, bool", "option 4"),
     (listed_option_differences, "2 stale (", "3 stale (", "verdict 2"),
     (row_differences, "| codec | text(32)? | of the result |", "| codec | text(32) | of the result |", "codec"),
     (failure_differences, "| traceback | text(262144)? |", "| traceback | text(999)? |", "traceback"),

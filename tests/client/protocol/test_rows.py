@@ -191,7 +191,21 @@ def test_reject_may_ask_for_its_place_in_the_queue():
     refused(rows.completion_row, changed(row, 5, {2: 1}), "option 2 wants a boolean")
 
 
-@pytest.mark.parametrize("outcome", [o for o in Outcome if o not in (Outcome.RETRY, Outcome.REJECT)])
+def test_release_says_whether_a_child_had_begun():
+    row = [ID, 1, Outcome.RELEASE.value, None, b"worker stopped", {2: True}, None]
+    assert rows.completion_row(row) == row
+    refused(rows.completion_row, changed(row, 5, {2: 1}), "option 2 wants a boolean")
+
+
+def test_revoked_says_whether_it_expired():
+    row = [ID, 1, Outcome.REVOKED.value, "failure", b"", {2: True}, None]
+    assert rows.completion_row(row) == row
+    refused(rows.completion_row, changed(row, 5, {2: None}), "option 2 wants a boolean")
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.SUCCESS, Outcome.FAILURE, Outcome.REPLACE, Outcome.IGNORE, Outcome.LOST]
+)
 def test_other_outcomes_know_no_options(outcome):
     with pytest.raises(UnknownOption, match="option 2 is not known here"):
         rows.completion_row([ID, 1, outcome.value, None, None, {2: 1}, None])
@@ -205,7 +219,7 @@ def test_other_outcomes_know_no_options(outcome):
         (rows.cancel_row, [ID, 1, None], 2),
         (rows.exception_row, [0, "FULL", "no room"], 3),
         (rows.verdict_row, [0, 2], 2),
-        (rows.started_row, [ID, 1], 2),
+        (rows.started_row, [ID, 1, True], 2),
         (rows.inventory_row, [ID, 1, 0], 3),
         (rows.resume_row, [ID, bytes(32)], 2),
     ],
