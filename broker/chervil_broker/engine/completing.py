@@ -1,40 +1,58 @@
-"""COMPLETE: one outcome a row, applied whole or not at all; and leases that end without one."""
+"""COMPLETE: one outcome a row, applied whole or not at all."""
 
+from collections.abc import Callable
 from typing import Any
 
-from chervil.protocol import Outcome, RetryOption, TaskOption, Verdict, WireId
+from chervil.protocol import (
+    Outcome,
+    RejectOption,
+    ReleaseOption,
+    RetryOption,
+    RevokedOption,
+    TaskOption,
+    Verdict,
+    WireId,
+)
 from chervil.protocol.limits import UINT_MAX
 from chervil.protocol.messages import Completed
-from chervil_broker.engine.consumers import Session
+from chervil_broker.engine import returning
+from chervil_broker.engine.leasing import wake
 from chervil_broker.engine.publishing import moments
 from chervil_broker.engine.state import State
 from chervil_broker.engine.task import (
     COMPLETED,
     DEAD,
+    EXPIRED,
     FAILURE,
     NO_HANDLE,
     RETRY,
-    STARTED,
+    REVOKED,
     SUCCESS,
+    Ending,
     Task,
 )
 
-#: (id, lease, outcome, result's handle?, its size in bytes, options?)
-CompletionRow = tuple[WireId, int, int, int | None, int, dict[int, Any] | None]
+#: (id, lease, outcome, result's handle?, its size in bytes, options?, reason: text for people?)
+CompletionRow = tuple[WireId, int, int, int | None, int, dict[int, Any] | None, str | None]
 
-_SUCCESS, _FAILURE = Outcome.SUCCESS.value, Outcome.FAILURE.value
-_RETRY, _RELEASE, _LOST = Outcome.RETRY.value, Outcome.RELEASE.value, Outcome.LOST.value
-_IMPLEMENTED = (_SUCCESS, _FAILURE, _RETRY, _RELEASE, _LOST)
+_SUCCESS = Outcome.SUCCESS.value
 _BODY, _QUEUE, _PRIORITY = RetryOption.BODY.value, RetryOption.QUEUE.value, RetryOption.PRIORITY.value
+_FAIL_ON_LOST = TaskOption.FAIL_ON_LOST.value
 _EXPIRIES = (TaskOption.EXPIRES_MS.value, TaskOption.EXPIRES_AT.value)
 
 
 def complete(state: State, session: int, sequence: int, rows: list[CompletionRow]) -> None:
     """Applies what is in force; COMPLETED names each row that is not."""
-    leases = state.sessions[session].leases
+    worker = state.sessions[session]
+    if sequence <= worker.sequence:
+        _answer_repetition(state, session, sequence, rows)
+        return
+    worker.sequence = sequence
+    leases = worker.leases
+    was_full = len(leases) >= worker.inventory
     exceptions: list[list[int]] = []
     succeeded = 0
-    for index, (id_, lease, outcome, handle, size, options) in enumerate(rows):
+    for index, (id_, lease, outcome, handle, size, options, _) in enumerate(rows):
         task = leases.get(id_)
         if task is None or task.lease != lease:
             exceptions.append([index, _verdict(state, id_, lease)])
@@ -42,31 +60,32 @@ def complete(state: State, session: int, sequence: int, rows: list[CompletionRow
             continue
         del leases[id_]
         result = NO_HANDLE if handle is None else handle
-        state.leave(task)
         if outcome == _SUCCESS:
             succeeded += 1
+            state.leave(task)
             state.finish(task, SUCCESS, result, size)
             task.owner = COMPLETED
-        elif outcome == _FAILURE:
-            state.counters["failed"] += 1
-            state.finish(task, FAILURE, result, size)
-            task.owner = COMPLETED
-        elif outcome == _RETRY:
-            _retry(state, task, result, size, options or {})
-        elif outcome == _RELEASE:
-            state.counters["released"] += 1
-            state.put_back(task)
-            _free_unapplied(state, handle, None)
         else:
-            assert outcome == _LOST, f"outcome {outcome} is refused before it comes here"
-            _lose(state, task, result, size)
-            if task.stage == DEAD:
+            assert outcome in _OUTCOMES, f"outcome {outcome} is refused before it comes here"
+            _OUTCOMES[outcome](state, task, result, rows[index])
+            if task.stage >= SUCCESS:
                 task.owner = COMPLETED
         queue = state.queues[task.queue]
         if not queue.consumers:
             state.retire(queue)
     state.counters["succeeded"] += succeeded
+    if was_full:
+        wake(state, worker)
     _answer(state, session, sequence, rows, exceptions)
+
+
+def _answer_repetition(state: State, session: int, sequence: int, rows: list[CompletionRow]) -> None:
+    """This COMPLETE came before and its answer was lost: nothing is applied."""
+    for _, _, _, handle, _, options, _ in rows:
+        _free_unapplied(state, handle, options)
+    state.counters["duplicate_completions"] += len(rows)
+    exceptions = [[index, Verdict.DUPLICATE.value] for index in range(len(rows))]
+    state.effects.replies.append((session, Completed(sequence, exceptions or None)))
 
 
 def _verdict(state: State, id_: WireId, lease: int) -> int:
@@ -98,14 +117,29 @@ def _answer(
             state.effects.events.append(("stale_completions", {"worker": worker, "count": stale}))
     state.effects.replies.append((session, Completed(sequence, exceptions or None)))
     if applied:
-        state.record("complete", session, applied)
+        state.record("complete", session, sequence, applied)
 
 
-def _retry(state: State, task: Task, result: int, size: int, options: dict[int, Any]) -> None:
+def _fail(state: State, task: Task, result: int, row: CompletionRow) -> None:
+    state.counters["failed"] += 1
+    state.leave(task)
+    state.finish(task, FAILURE, result, row[4], Ending(FAILURE, None, row[6]))
+
+
+def _retry(state: State, task: Task, result: int, row: CompletionRow) -> None:
     """Holds a task to run again, or puts it at the end of its queue."""
+    options = row[5] or {}
+    when = moments(state, options)
+    until_ms = state.wall_ms if when.due is None else state.wall_time(when.due, wall=when.due_wall)
+    state.note(task, "retry", task.worker, until_ms, row[6])
+    state.leave(task)
     state.counters["retried"] += 1
+    if returning.revoke_instead(state, task):
+        _free_unapplied(state, row[3], options)
+        return
+    task.redelivered = False
     task.retries = min(task.retries + 1, UINT_MAX)
-    _replace_result(state, task, result, size)
+    _replace_result(state, task, result, row[4])
     if _BODY in options:
         state.effects.freed.append(task.handle)
         state.memory -= task.size
@@ -116,17 +150,15 @@ def _retry(state: State, task: Task, result: int, size: int, options: dict[int, 
         task.queue = state.queue_for(options[_QUEUE]).name
         state.retire(left)
     task.priority = options.get(_PRIORITY, task.priority)
-    when = moments(state, options)
     if when.expires is not None:
         # DELIVER repeats the options, so they must say the expiry that is in force.
         kept = {key: value for key, value in (task.options or {}).items() if key not in _EXPIRIES}
         task.options = kept | {key: options[key] for key in _EXPIRIES if key in options}
         state.deadlines.expire(task, when.expires, when.expires_wall)
+    state.deadlines.rearm(task)
     if when.due is not None:
-        state.deadlines.rearm(task)
         state.hold(task, RETRY, when.due, when.due_wall)
     else:
-        state.deadlines.rearm(task)
         state.enqueue(task)
 
 
@@ -138,32 +170,75 @@ def _replace_result(state: State, task: Task, result: int, size: int) -> None:
     task.result_size = size
 
 
-def _lose(state: State, task: Task, result: int = NO_HANDLE, size: int = 0) -> None:
-    """Charges an attempt: QUEUED again and flagged, or DEAD at the limit. `result` is the reason's text."""
+def _reject(state: State, task: Task, result: int, row: CompletionRow) -> None:
+    """Parks a task that its worker will not have, or puts it at the end of its queue, flagged."""
+    state.counters["rejected"] += 1
+    if not (row[5] or {}).get(RejectOption.REQUEUE.value):
+        state.leave(task)
+        reason = row[6] or f"worker {task.worker} rejected it"
+        kind = "rejected" if result == NO_HANDLE else None
+        state.counters["dead"] += 1
+        state.finish(task, DEAD, result, row[4], Ending(DEAD, kind, reason))
+        told = {"id": task.id, "name": task.name, "queue": task.queue, "worker": task.worker}
+        state.effects.events.append(("task_rejected", told | {"reason": reason}))
+        return
+    state.note(task, "released", task.worker, row[6])
+    state.leave(task)
+    _free_unapplied(state, row[3], None)
+    if not returning.revoke_instead(state, task):
+        task.redelivered = True
+        state.deadlines.rearm(task)
+        state.enqueue(task)
+
+
+def _release(state: State, task: Task, result: int, row: CompletionRow) -> None:
+    """Returns a task that was not begun, or was cut off for no fault of its own."""
+    state.counters["released"] += 1
+    claimed = (row[5] or {}).get(ReleaseOption.CLAIMED.value)
+    state.note(task, "released", task.worker, row[6])
+    state.leave(task)
+    if claimed and returning.is_early(task):
+        returning.fail(state, task, row[6] or f"worker {task.worker} stopped while it ran", result, row[4])
+        return
+    _free_unapplied(state, row[3], None)
+    if claimed:
+        task.redelivered = True
+    returning.put_back(state, task)
+
+
+def _revoked(state: State, task: Task, result: int, row: CompletionRow) -> None:
+    expired = (row[5] or {}).get(RevokedOption.EXPIRED.value)
+    stage = EXPIRED if expired else REVOKED
+    called_off = None if task.unusual is None else task.unusual.called_off
+    reason = row[6]
+    if reason is None:
+        reason = "it expired before it began" if expired else "its worker called it off"
+        if called_off is not None and not expired:
+            reason = f"called off by {called_off.by}"
+    kind = ("expired" if expired else "revoked") if result == NO_HANDLE else None
+    state.counters["expired" if expired else "revoked"] += 1
+    state.leave(task)
+    state.finish(task, stage, result, row[4], Ending(stage, kind, reason))
+
+
+def _lose(state: State, task: Task, result: int, row: CompletionRow) -> None:
+    """Its process died: charges an attempt. The result is a text that says how."""
     state.counters["lost"] += 1
     task.attempts += 1
-    limit = task.delivery_limit()
-    if task.attempts < limit:
-        task.redelivered = True
-        state.put_back(task)
-        if result != NO_HANDLE:
-            state.effects.freed.append(result)
-        return
-    state.counters["dead"] += 1
-    state.finish(task, DEAD, result, size)
-    told = {"id": task.id, "name": task.name, "queue": task.queue, "worker": task.worker, "attempts": limit}
-    state.effects.events.append(("task_dead", told))
+    state.note(task, "lost", task.worker, task.attempts, row[6])
+    state.leave(task)
+    if returning.is_early(task) or (task.options or {}).get(_FAIL_ON_LOST):
+        returning.fail(state, task, row[6], result, row[4])
+    else:
+        returning.charge(state, task, row[6], result, row[4])
 
 
-def give_back(state: State, session: Session) -> None:
-    """Returns all leases of a session that is gone; those that were STARTED are charged an attempt."""
-    for task in session.leases.values():
-        was_started = task.stage == STARTED
-        state.leave(task)
-        if was_started:
-            _lose(state, task)
-        else:
-            task.redelivered = True
-            state.put_back(task)
-        state.retire(state.queues[task.queue])
-    session.leases.clear()
+_Apply = Callable[[State, Task, int, CompletionRow], None]
+_OUTCOMES: dict[int, _Apply] = {
+    Outcome.FAILURE.value: _fail,
+    Outcome.RETRY.value: _retry,
+    Outcome.REJECT.value: _reject,
+    Outcome.RELEASE.value: _release,
+    Outcome.REVOKED.value: _revoked,
+    Outcome.LOST.value: _lose,
+}

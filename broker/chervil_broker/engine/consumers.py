@@ -12,29 +12,49 @@ class Session:
     __slots__ = (
         "concurrency",
         "delivered",
+        "grace",
+        "held",
+        "inventory",
         "known",
         "leases",
         "limit",
         "name",
         "number",
         "opened",
+        "origin",
         "pid",
         "queues",
+        "room",
+        "sequence",
+        "suspended",
         "turn",
         "watching",
     )
 
-    def __init__(self, number: int, name: str, opened: int) -> None:
+    def __init__(self, number: int, name: str, opened: int, inventory: int, room: int) -> None:
         self.number = number
         self.name = name
         self.opened = opened
+        #: The newest `origin` of its tasks.
+        self.origin = name, 0
         self.concurrency = 0
         self.pid = 0
         #: Names of the queues it consumes; empty for a publisher.
         self.queues: list[str] = []
         #: Task names it knows; None: all.
         self.known: frozenset[str] | None = None
-        #: Tasks that may have been, and have been, delivered since it was opened.
+        #: The highest sequence of a COMPLETE.
+        self.sequence = 0
+        #: Whether it has no connection, and the broker time at which it is then closed.
+        self.suspended = False
+        self.grace = 0
+        #: Whether its peer does not read.
+        self.held = False
+        #: Leases that it may hold.
+        self.inventory = inventory
+        #: Bytes of bodies that it may still be given in this pump.
+        self.room = room
+        #: Tasks that may have been, and have been, delivered on its connection.
         self.limit = 0
         self.delivered = 0
         self.leases: dict[WireId, Task] = {}
@@ -42,6 +62,18 @@ class Session:
         self.watching: dict[WireId, None] = {}
         #: The queue that is served first next time.
         self.turn = 0
+
+    def origin_at(self, wall_ms: int) -> tuple[str, int]:
+        """What tells of tasks published now who published them, and when; one for all of a millisecond."""
+        if self.origin[1] != wall_ms:
+            self.origin = self.name, wall_ms
+        return self.origin
+
+    def spare(self) -> int:
+        """How many tasks it may be given now."""
+        if self.held or self.room <= 0:
+            return 0
+        return min(self.limit - self.delivered, self.inventory - len(self.leases))
 
     def queues_in_turn(self) -> list[str]:
         """Its queues, another one first each time."""
@@ -84,7 +116,7 @@ class Line:
         waiting = self.waiting
         while waiting:
             session = waiting[0]
-            if session.limit > session.delivered:
+            if session.spare() > 0:
                 return session
             waiting.popleft()
             self._parked.remove(session.number)
@@ -93,7 +125,7 @@ class Line:
     def served(self) -> None:
         """The session whose turn it was has been given tasks: to the end with it, or out of the line."""
         session = self.waiting.popleft()
-        if session.limit > session.delivered:
+        if session.spare() > 0:
             self.waiting.append(session)
         else:
             self._parked.remove(session.number)

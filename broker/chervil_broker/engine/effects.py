@@ -36,3 +36,7 @@ class Effects:
     freed: list[int] = field(default_factory=list)
     #: (name, fields) for the log.
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    #: (session, rows [id, lease, signal?]): CANCEL, to leave before the replies.
+    cancels: list[tuple[int, list[list[Any]]]] = field(default_factory=list)
+    #: Sessions that the engine closed itself when their grace was over.
+    ended: list[int] = field(default_factory=list)

@@ -3,11 +3,22 @@
 from typing import Any
 
 from chervil.protocol import WireId
-from chervil_broker.engine import completing, leasing, publishing, purging, stats, watching
+from chervil_broker.engine import (
+    completing,
+    leasing,
+    parking,
+    publishing,
+    purging,
+    rerunning,
+    revoking,
+    sessions,
+    stats,
+    watching,
+)
 from chervil_broker.engine.consumers import Session
 from chervil_broker.engine.effects import Effects
 from chervil_broker.engine.state import EngineConfig, State
-from chervil_broker.engine.task import Task
+from chervil_broker.engine.task import MS, Task
 
 
 class Engine:
@@ -27,29 +38,41 @@ class Engine:
         if now != state.now or wall != state.wall:
             state.now = now
             state.wall = wall
+            state.wall_ms = wall // MS
             state.ticked = False
 
     def open(self, session: int, name: str) -> None:
         """A new session; numbers are never used again."""
-        self._state.sessions[session] = Session(session, name, self._state.now)
+        state = self._state
+        state.sessions[session] = Session(
+            session, name, state.now, state.config.inventory, state.config.grant_bytes
+        )
+
+    def suspend(self, session: int, grace_ns: int) -> None:
+        """The connection of a session is gone: subscription, credit and watches end, its leases stay.
+
+        Unless it is resumed within `grace_ns`, it is closed by `pump`, and told in `Effects.ended`.
+        """
+        sessions.suspend(self._state, session, grace_ns)
+
+    def resume(self, session: int) -> None:
+        """A connection has taken a session up again; `reconcile` says what it holds."""
+        sessions.resume(self._state, session)
+
+    def reconcile(self, session: int, request: int, inventory: list[list[Any]]) -> None:
+        """RESUME, the whole inventory, [id, lease, state] rows; answered by OK."""
+        sessions.reconcile(self._state, session, request, inventory)
 
     def close(self, session: int) -> int:
-        """A session is gone: its leases go back to their old places, flagged, STARTED ones charged.
+        """A session is over: its leases go back to their old places, flagged, STARTED ones charged.
 
         Returns how many leases it had.
         """
-        state = self._state
-        gone = state.sessions[session]
-        watching.unwatch(state, session, list(gone.watching))
-        state.pushes.pop(session, None)
-        state.woken.pop(session, None)
-        leasing.unsubscribe(state, gone)
-        leases = len(gone.leases)
-        if leases:
-            state.record("close", session)
-            completing.give_back(state, gone)
-        del state.sessions[session]
-        return leases
+        return sessions.close(self._state, session)
+
+    def hold(self, session: int, held: bool) -> None:
+        """The peer of a session does not read, and is given nothing; or it reads again."""
+        sessions.hold(self._state, session, held=held)
 
     def publish(self, session: int, request: int, tasks: list[publishing.PublishRow]) -> None:
         """PUBLISH, answered by CONFIRM."""
@@ -71,9 +94,9 @@ class Engine:
         """CREDIT: absolute and cumulative; the newest counts."""
         leasing.credit(self._state, session, limit)
 
-    def started(self, session: int, rows: list[list[Any]]) -> None:
-        """STARTED: [id, lease] rows."""
-        leasing.started(self._state, session, rows)
+    def started(self, session: int, rows: list[list[Any]], request: int | None) -> None:
+        """STARTED: [id, lease, early?] rows; with a request answered by OK."""
+        leasing.started(self._state, session, rows, request)
 
     def complete(self, session: int, sequence: int, rows: list[completing.CompletionRow]) -> None:
         """COMPLETE, answered by COMPLETED. In a RETRY row the body option is (handle, size)."""
@@ -95,18 +118,54 @@ class Engine:
         """PURGE: revokes ready and held tasks of these queues, of all when empty; answered by OK."""
         purging.purge(self._state, session, request, queues)
 
+    def revoke(self, session: int, request: int, ids: list[WireId], terminate: bool, signal: int) -> None:
+        """REVOKE, answered by OK; tasks that a worker has are named in `Effects.cancels`."""
+        revoking.revoke(self._state, session, request, ids, signal if terminate else None)
+
+    def rerun(self, session: int, request: int, ids: list[WireId]) -> None:
+        """RERUN, answered by OK."""
+        rerunning.rerun(self._state, session, request, ids)
+
+    def forget(self, session: int, request: int, ids: list[WireId]) -> None:
+        """FORGET, answered by OK."""
+        rerunning.forget(self._state, session, request, ids)
+
+    def history(self, id_: WireId) -> tuple[dict[str, Any], int | None]:
+        """The map of a REPORT for HISTORY, and the handle of the failure record (or text).
+
+        Without `error`; where the broker writes the failure and there is no handle: its kind and message.
+        """
+        return watching.history(self._state, id_)
+
+    def dead(self, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of LIST dead, oldest first, and the next cursor; ValueError for a cursor that is none."""
+        return parking.dead(self._state, cursor, limit)
+
+    @property
+    def publishing_state(self) -> str:
+        """`open`, `closed` or `full`; as of the last publish or pump."""
+        return publishing.publishing_state(self._state)
+
+    def room(self) -> int:
+        """Bytes that may still be published before the windows close."""
+        return publishing.room(self._state)
+
     def pump(self) -> Effects:
         """Fires timers, leases ready tasks, keeps results within their limits; returns what piled up."""
         state = self._state
         # Most pumps have no timer that fires, and many nothing to lease: they do not go there.
-        due, wall_due = self.next_timer()
+        due, wall_due = self._timers()
         if (due is not None and due <= state.now) or (wall_due is not None and wall_due <= state.wall):
+            sessions.end_graces(state)
             purging.fire(state)
+            parking.park_unknown(state)
             state.forget(state.results.sweep(state.now, state.effects.freed))
             state.warn_of_unserved()
         if state.woken or state.active:
             leasing.lease(state)
-        state.trim_results()
+        if state.results.bytes > state.results.limit or state.parked.bytes > state.parked.limit:
+            state.trim()
+        state.mark()
         effects = state.effects
         if state.pushes:
             effects.statuses += [(session, None, rows) for session, rows in state.pushes.items()]
@@ -116,10 +175,22 @@ class Engine:
 
     def next_timer(self) -> tuple[int | None, int | None]:
         """The earliest deadlines of broker time and of the wall clock; one gone by: pump again at once."""
+        if self._state.woken:
+            return self._state.now, self._timers()[1]
+        return self._timers()
+
+    def _timers(self) -> tuple[int | None, int | None]:
         state = self._state
-        broker, wall = state.deadlines.next()
-        others = [broker, state.results.next(), state.unserved[0][0] if state.unserved else None]
-        return min((time for time in others if time is not None), default=None), wall
+        earliest, wall = state.deadlines.next()
+        for time in (
+            state.results.next(),
+            state.patience.next(),
+            sessions.next_grace(state) if state.graces else None,
+            state.unserved[0][0] if state.unserved else None,
+        ):
+            if time is not None and (earliest is None or time < earliest):
+                earliest = time
+        return earliest, wall
 
     def remaining_ms(self, task: Task) -> int | None:
         """Milliseconds until a task expires, for DELIVER; None when it does not."""

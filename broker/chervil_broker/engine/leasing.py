@@ -1,10 +1,17 @@
-"""SUBSCRIBE, CREDIT, and the handing out of ready tasks."""
+"""SUBSCRIBE, CREDIT, the handing out of ready tasks, and STARTED."""
+
+from typing import Any
 
 from chervil.protocol.messages import Ok
 from chervil_broker.engine.consumers import Line, Session
+from chervil_broker.engine.history import unusual
 from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.state import State
 from chervil_broker.engine.task import LEASED, QUEUED, STARTED, Task
+
+#: Tasks that a consumer is given at a time, so that consumers are served in turn even where one has the
+#: credit for all.
+SLICE_MAX = 64
 
 
 def subscribe(  # noqa: PLR0917 -- the fields of SUBSCRIBE, in their order
@@ -25,8 +32,7 @@ def subscribe(  # noqa: PLR0917 -- the fields of SUBSCRIBE, in their order
     consumer.queues = list(dict.fromkeys(queues))
     for name in consumer.queues:
         _join(state, state.queue_for(name), consumer)
-    if consumer.limit > consumer.delivered:
-        state.woken[session] = consumer
+    wake(state, consumer)
     state.effects.replies.append((session, Ok(request)))
 
 
@@ -62,8 +68,13 @@ def credit(state: State, session: int, limit: int) -> None:
     """Sets how many tasks may have been delivered to a session in all."""
     consumer = state.sessions[session]
     consumer.limit = limit
-    if limit > consumer.delivered and consumer.queues:
-        state.woken[session] = consumer
+    wake(state, consumer)
+
+
+def wake(state: State, consumer: Session) -> None:
+    """A consumer may be able to take more than before: the next pump looks."""
+    if consumer.queues and consumer.spare() > 0:
+        state.woken[consumer.number] = consumer
 
 
 def lease(state: State) -> None:
@@ -82,7 +93,7 @@ def lease(state: State) -> None:
     state.woken.clear()
     for queue in active.values():
         waiting = sum([len(line.waiting) for line in queue.lines.values()])
-        queue.share = max(1, queue.ready // max(1, waiting))
+        queue.share = min(SLICE_MAX, max(1, queue.ready // max(1, waiting)))
     while active:
         for queue in list(active.values()):
             if not _serve(state, queue):
@@ -90,6 +101,11 @@ def lease(state: State) -> None:
     for number, tasks in state.granted.items():
         state.effects.grants.append((number, tasks))
         state.record("lease", number, tasks)
+        session = state.sessions[number]
+        sated = session.room <= 0
+        session.room = state.config.grant_bytes
+        if sated:
+            wake(state, session)
     state.granted.clear()
 
 
@@ -102,23 +118,47 @@ def _serve(state: State, queue: Queue) -> bool:
         session = line.next()
         if session is None:
             continue
-        spare = session.limit - session.delivered
-        tasks = queue.take(min(queue.share, max(1, spare // len(session.queues))), line.known)
+        tasks = queue.take(min(queue.share, max(1, session.spare() // len(session.queues))), line.known)
         if tasks:
-            _grant(state, queue, session, tasks)
+            _give_what_fits(state, queue, session, tasks)
             line.served()
             return queue.ready > 0
     return False
 
 
+def _give_what_fits(state: State, queue: Queue, session: Session, tasks: list[Task]) -> None:
+    """Grants of these tasks as many as the session has room for in this pump; the rest goes back."""
+    size = sum([task.size for task in tasks])
+    if size <= session.room:
+        session.room -= size
+        _grant(state, queue, session, tasks)
+        return
+    # One body that is larger than all the room is given alone.
+    untouched = session.room == state.config.grant_bytes
+    size = tasks[0].size
+    count = 1 if untouched or size <= session.room else 0
+    while 0 < count < len(tasks) and size + tasks[count].size <= session.room:
+        size += tasks[count].size
+        count += 1
+    for task in tasks[count:]:
+        queue.put_back(task)
+    del tasks[count:]
+    # Nothing more in this pump: it is served on in the next one.
+    session.room = 0
+    if tasks:
+        _grant(state, queue, session, tasks)
+
+
 def _grant(state: State, queue: Queue, session: Session, tasks: list[Task]) -> None:
-    number, worker, now, leases = session.number, session.name, state.now, session.leases
+    number, worker, leases = session.number, session.name, session.leases
+    now, wall_ms = state.now, state.wall_ms
     for task in tasks:
         task.stage = LEASED
         task.lease += 1
         task.owner = number
         task.worker = worker
         task.since = now
+        task.delivered = wall_ms
         leases[task.id] = task
     count = len(tasks)
     session.delivered += count
@@ -133,17 +173,38 @@ def _grant(state: State, queue: Queue, session: Session, tasks: list[Task]) -> N
         granted += tasks
 
 
-def started(state: State, session: int, rows: list[list[object]]) -> None:
-    """Notes tasks that a child runs; rows whose lease is not in force are passed over."""
+def started(state: State, session: int, rows: list[list[Any]], request: int | None) -> None:
+    """Notes tasks that a child runs; rows whose lease is not in force are passed over.
+
+    Where it is to be answered these are named by a CANCEL before OK counts the others.
+    """
     leases = state.sessions[session].leases
-    noted = []
+    noted: list[list[Any]] = []
+    stale: list[list[Any]] = []
+    in_force = moved = 0
     for row in rows:
-        task = leases.get(row[0])  # type: ignore[call-overload]
-        if task is not None and task.lease == row[1] and task.stage == LEASED:
+        id_, lease, *early = row
+        task = leases.get(id_)
+        if task is None or task.lease != lease:
+            stale.append([id_, lease, None])
+            continue
+        in_force += 1
+        claims = bool(early and early[0]) and not (task.unusual is not None and task.unusual.early)
+        if claims:
+            unusual(task).early = True
+        if task.stage == LEASED:
             task.stage = STARTED
             task.since = state.now
-            noted.append(row)
+            state.note(task, "started", task.worker)
+            moved += 1
+        elif not claims:
+            continue
+        noted.append(row)
+    state.stages[LEASED] -= moved
+    state.stages[STARTED] += moved
     if noted:
-        state.stages[LEASED] -= len(noted)
-        state.stages[STARTED] += len(noted)
         state.record("started", session, noted)
+    if request is not None:
+        if stale:
+            state.effects.cancels.append((session, stale))
+        state.effects.replies.append((session, Ok(request, in_force)))

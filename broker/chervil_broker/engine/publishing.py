@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from chervil.protocol import Code, TaskOption, WireId
 from chervil.protocol.messages import Confirm
-from chervil_broker.engine.state import State
-from chervil_broker.engine.task import MS, QUEUED, SCHEDULED, TASK_OVERHEAD, Task
+from chervil_broker.engine.state import CLOSED_PERCENT, State
+from chervil_broker.engine.task import MS, QUEUED, REVOKED, SCHEDULED, TASK_OVERHEAD, Task, called_off
 
 #: (id, name, queue, priority, options, body's handle, body's size in bytes)
 PublishRow = tuple[WireId, str, str, int, dict[int, Any] | None, int, int]
@@ -14,10 +14,6 @@ PublishRow = tuple[WireId, str, str, int, dict[int, Any] | None, int, int]
 LATER = {
     option.value: option.name.lower()
     for option in (
-        TaskOption.EARLY_ACK,
-        TaskOption.FAIL_ON_LOST,
-        TaskOption.TIME_LIMIT_MS,
-        TaskOption.SOFT_TIME_LIMIT_MS,
         TaskOption.INPUTS,
         TaskOption.ON_SUCCESS,
         TaskOption.ON_FAILURE,
@@ -65,9 +61,12 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
     Measured: 0.85 us a task in batches of 100. What needs a second look leaves this loop.
     """
     tasks = state.tasks
-    room = state.config.memory_limit - TASK_OVERHEAD
+    forgotten, revoked = state.forgotten.times, state.revoked_ids.by
+    room = state.full_mark - TASK_OVERHEAD
     body_limit = state.config.body_limit
     now = state.now
+    origin = state.sessions[session].origin_at(state.wall_ms)
+    unwanted: list[Task] = []
     exceptions: list[list[Any]] = []
     runs: dict[tuple[str, str, int], _Run] = {}
     run: _Run | None = None
@@ -75,13 +74,17 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
         id_, name, queue_name, priority, options, handle, size = row
         if (
             id_ in tasks
+            or id_ in forgotten
+            or id_ in revoked
             or state.memory + size > room
             or size > body_limit
             or (options is not None and not _DECISIVE.isdisjoint(options))
         ):
             objection = _objection(state, row)
             if objection is None:
-                _publish_timed(state, row)
+                task = _publish_apart(state, row, origin)
+                if id_ in revoked:
+                    unwanted.append(task)
             else:
                 exceptions.append([index, str(objection[0]), objection[1]])
                 state.effects.freed.append(handle)
@@ -93,13 +96,30 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
         state.sequence = sequence = state.sequence + 1
         state.memory += size + TASK_OVERHEAD
         tasks[id_] = task = Task(
-            id_, run.name, run.queue_name, priority, options, handle, size, sequence, now
+            id_, run.name, run.queue_name, priority, options, handle, size, sequence, now, origin
         )
         run.append(task)
         run.count += 1
     for run in runs.values():
         run.end(state)
     _confirm(state, session, request, rows, exceptions)
+    if unwanted:
+        _call_off(state, unwanted)
+    state.mark()
+
+
+def publishing_state(state: State) -> str:
+    """`open`, `closed` while publishers that can wait are to, or `full`: nothing more is taken."""
+    if state.refused or state.memory + TASK_OVERHEAD > state.full_mark:
+        return "full"
+    return "closed" if state.closed else "open"
+
+
+def room(state: State) -> int:
+    """Bytes that may still be published before the windows close."""
+    if state.closed:
+        return 0
+    return max(0, state.config.memory_limit * CLOSED_PERCENT // 100 - state.memory)
 
 
 class _Run:
@@ -123,20 +143,21 @@ class _Run:
         self.queue.added(self.class_, self.priority, self.count)
         state.arrived(self.queue)
         if not self.class_.known:
-            state.report_unknown(self.queue, self.name)
+            state.report_unknown(self.queue, self.class_)
 
 
 def _objection(state: State, row: PublishRow) -> tuple[Code, str] | None:
     """Why a row is not taken: (code, message)."""
     options = row[4] or {}
-    if row[0] in state.tasks:
+    if row[0] in state.tasks or row[0] in state.forgotten:
         return Code.DUPLICATE, "this id is known already; nothing was made"
     if row[6] > state.config.body_limit:
         return Code.BODY_TOO_LARGE, (
             f"a body of {row[6]} bytes with its headers, and this broker takes {state.config.body_limit}; "
             "pass a reference to the data instead, or raise its --body-limit"
         )
-    if state.memory + row[6] + TASK_OVERHEAD > state.config.memory_limit:
+    if state.memory + row[6] + TASK_OVERHEAD > state.full_mark:
+        state.refused = row[6] + TASK_OVERHEAD
         return Code.FULL, (
             f"the broker holds {state.memory} of {state.config.memory_limit} bytes of tasks and did not "
             "store this one; start more workers, purge what is not needed, or raise its --max-memory"
@@ -151,11 +172,11 @@ def _objection(state: State, row: PublishRow) -> tuple[Code, str] | None:
     return None
 
 
-def _publish_timed(state: State, row: PublishRow) -> None:
-    """Takes a row whose options change when it runs or how often it ran."""
-    id_, name, queue, priority, options, handle, size = row
-    assert options is not None, "only a row with such options comes here"
-    task = Task(id_, name, queue, priority, options, handle, size, 0, state.now)
+def _publish_apart(state: State, row: PublishRow, origin: tuple[str, int]) -> Task:
+    """Takes a row whose options change when it runs or how often it ran, or that was revoked before."""
+    id_, name, queue, priority, given, handle, size = row
+    task = Task(id_, name, queue, priority, given, handle, size, 0, state.now, origin)
+    options = given or {}
     task.retries = options.get(_RETRIES, 0)
     state.tasks[id_] = task
     state.memory += size + TASK_OVERHEAD
@@ -163,9 +184,21 @@ def _publish_timed(state: State, row: PublishRow) -> None:
     if when.expires is not None:
         state.deadlines.expire(task, when.expires, when.expires_wall)
     if when.due is not None:
+        state.note(task, "scheduled", state.wall_time(when.due, wall=when.due_wall))
         state.hold(task, SCHEDULED, when.due, when.due_wall)
     else:
         state.enqueue(task)
+    return task
+
+
+def _call_off(state: State, tasks: list[Task]) -> None:
+    """Ends tasks that were revoked before they were published."""
+    for task in tasks:
+        by = state.revoked_ids.take(task.id)
+        state.vacate(task)
+        state.finish(task, REVOKED, ending=called_off(by))
+    state.counters["revoked"] += len(tasks)
+    state.record("revoke", [task.id for task in tasks])
 
 
 def _confirm(

@@ -3,8 +3,9 @@
 from chervil.protocol.messages import Ok
 from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.state import State
-from chervil_broker.engine.task import EXPIRED, QUEUED, RETRY, REVOKED, SCHEDULED, Task
+from chervil_broker.engine.task import EXPIRED, QUEUED, RETRY, REVOKED, SCHEDULED, Ending, Task
 
+_EXPIRED = Ending(EXPIRED, "expired", "it expired before a worker started it")
 _WAITING = (SCHEDULED, QUEUED, RETRY)
 
 
@@ -20,8 +21,9 @@ def purge(state: State, session: int, request: int, queues: list[str]) -> None:
         for task in held:
             state.leave(task)
         tasks += held
+    ending = Ending(REVOKED, "revoked", "its queue was purged")
     for task in tasks:
-        state.finish(task, REVOKED)
+        state.finish(task, REVOKED, ending=ending)
     for queue in chosen.values():
         state.retire(queue)
     state.counters["revoked"] += len(tasks)
@@ -43,17 +45,14 @@ def fire(state: State) -> None:
     # Expiry first: what is both due and expired is never ready.
     gone = [task for task in expired if task.stage in _WAITING]
     for task in gone:
-        state.leave(task)
-        state.finish(task, EXPIRED)
-        queue = state.queues[task.queue]
-        if not queue.ready:
-            queue.unserved_since = None
-        state.retire(queue)
+        state.vacate(task)
+        state.finish(task, EXPIRED, ending=_EXPIRED)
     if gone:
         state.counters["expired"] += len(gone)
         state.record("expire", [task.id for task in gone])
     ready = [task for task in due if task.stage in (SCHEDULED, RETRY)]
     for task in ready:
+        state.note(task, "due")
         state.leave(task)
         state.enqueue(task)
     if ready:

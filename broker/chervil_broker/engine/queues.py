@@ -5,8 +5,8 @@ key.) A class that nobody who is asking knows costs one step, however many tasks
 """
 
 from collections import deque
-from collections.abc import Collection
-from heapq import heapify, heappop, heappush
+from collections.abc import Collection, Iterator
+from heapq import heapify, heappop, heappush, nsmallest
 
 from chervil_broker.engine.consumers import Line
 from chervil_broker.engine.task import QUEUED, Task
@@ -26,7 +26,17 @@ class TaskClass:
     `returned`, for it may belong anywhere. Expired tasks stay as tombstones until they surface.
     """
 
-    __slots__ = ("_dead", "head", "known", "name", "number", "ready", "returned")
+    __slots__ = (
+        "_dead",
+        "head",
+        "known",
+        "name",
+        "number",
+        "parking_timer",
+        "ready",
+        "returned",
+        "unknown_since",
+    )
 
     def __init__(self, name: str, known: bool, number: int) -> None:
         self.name = name
@@ -34,6 +44,11 @@ class TaskClass:
         self.number = number
         #: Whether any consumer of the queue knows this name.
         self.known = known
+        #: Broker time since which the queue has consumers and none of them knows this name; None: it has
+        #: none, or one does.
+        self.unknown_since: int | None = None
+        #: Whether a time is set at which to look for tasks that have waited too long for that.
+        self.parking_timer = False
         #: The sequence number under which the level lists it.
         self.head = NOT_LISTED
         self.ready: deque[Task] = deque()
@@ -213,6 +228,9 @@ class Queue:
         class_ = level.classes.get(name)
         if class_ is None:
             class_ = level.make(name, self.knows(name))
+            if self.lines and not class_.known:
+                # Its tasks come from now on, and each is judged by its own time.
+                class_.unknown_since = 0
         return class_
 
     def knows(self, name: str) -> bool:
@@ -268,24 +286,39 @@ class Queue:
         self.ready = 0
         return tasks
 
-    def recheck(self) -> None:
+    def recheck(self, now: int) -> None:
         """Lists and takes off classes after the consumers changed."""
         for level in self.order:
             for class_ in level.classes.values():
                 known = self.knows(class_.name)
                 if known != class_.known:
                     level.relist(class_, known)
+                if known or not self.lines:
+                    class_.unknown_since = None
+                elif class_.unknown_since is None:
+                    class_.unknown_since = now
+
+    def unknown(self) -> Iterator[TaskClass]:
+        """Classes with ready tasks that no consumer knows; of a queue that has consumers."""
+        for level in self.order:
+            for class_ in level.classes.values():
+                if not class_.known and class_.first() is not None:
+                    yield class_
 
     def unknown_names(self, limit: int) -> list[str]:
         """Names of ready tasks that no consumer knows, up to a limit."""
         names: dict[str, None] = {}
-        for level in self.order:
-            for class_ in level.classes.values():
-                if len(names) == limit:
-                    return list(names)
-                if not class_.known and class_.first() is not None:
-                    names[class_.name] = None
+        for class_ in self.unknown():
+            if len(names) == limit:
+                break
+            names[class_.name] = None
         return list(names)
+
+    def names_known(self, limit: int) -> list[str]:
+        """Task names that consumers of this queue know, up to a limit, in order."""
+        return nsmallest(
+            limit, {name: None for line in self.lines.values() for name in sorted(line.known or ())}
+        )
 
     def oldest(self) -> int | None:
         """Broker time since which the longest waiting of the first tasks is ready."""

@@ -6,12 +6,16 @@ from heapq import heappop, heappush
 from typing import Any
 
 from chervil.protocol import Stage, TaskOption, WireId
-from chervil.protocol.limits import BODY_DEFAULT
+from chervil.protocol.limits import BODY_DEFAULT, INVENTORY_MAX, REVOKED_IDS_MAX
 from chervil.protocol.vocabulary import RESULT_EXPIRES_MS_DEFAULT
 from chervil_broker.engine.consumers import Session
 from chervil_broker.engine.effects import Effects
-from chervil_broker.engine.queues import Queue
-from chervil_broker.engine.results import Results
+from chervil_broker.engine.history import note
+from chervil_broker.engine.parked import Parked
+from chervil_broker.engine.patience import Patience
+from chervil_broker.engine.queues import Queue, TaskClass
+from chervil_broker.engine.remembering import ID_BYTES, Forgotten, RevokedIds
+from chervil_broker.engine.results import Results, empty
 from chervil_broker.engine.task import (
     DEAD,
     EVICTED,
@@ -21,6 +25,7 @@ from chervil_broker.engine.task import (
     MS,
     NO_HANDLE,
     NOBODY,
+    NOT_KEPT,
     QUEUED,
     RETRY,
     REVOKED,
@@ -28,7 +33,9 @@ from chervil_broker.engine.task import (
     SUCCESS,
     TASK_OVERHEAD,
     UNKNOWN,
+    Ending,
     Task,
+    Unusual,
     View,
 )
 from chervil_broker.engine.timers import Deadlines
@@ -36,12 +43,9 @@ from chervil_broker.engine.timers import Deadlines
 _STAGES = max(Stage) + 1
 _IGNORE_RESULT = TaskOption.IGNORE_RESULT.value
 _RESULT_EXPIRES_MS = TaskOption.RESULT_EXPIRES_MS.value
-_WITH_RESULT = (RETRY, SUCCESS, FAILURE, DEAD)
-#: Failures that the broker itself writes, by stage; DEAD says more than one sentence.
-_BROKERS_VERDICTS: dict[int, tuple[str, str | None]] = {
-    EXPIRED: ("expired", "it expired before a worker started it"),
-    REVOKED: ("revoked", "its queue was purged"),
-}
+_WITH_RESULT = (RETRY, SUCCESS, FAILURE, DEAD, REVOKED, EXPIRED)
+#: What of the memory limit is taken when windows close and open again, and when publishes are refused.
+CLOSED_PERCENT, OPEN_PERCENT, FULL_PERCENT = 80, 70, 95
 #: Names of `State.counters`: how often each happened, in tasks.
 _COUNTERS = (
     "published",
@@ -56,6 +60,11 @@ _COUNTERS = (
     "dead",
     "expired",
     "revoked",
+    "rejected",
+    "parked",
+    "dead_dropped",
+    "rerun",
+    "sessions_lost",
     "evicted",
     "forgotten",
     "stale_completions",
@@ -67,12 +76,25 @@ _COUNTERS = (
 class EngineConfig:
     """Limits of one engine."""
 
-    #: Bytes of tasks that are not final, each with its overhead; over it publishes are refused.
+    #: Bytes of tasks that are not final, each with its overhead, and of dead letters; publishes are refused
+    #: over FULL_PERCENT of it. Dead letters take a quarter at most: the oldest are given up.
     memory_limit: int
-    #: Bytes of final tasks and their results; over it the oldest are dropped.
+    #: Bytes of final tasks, their results and bodies; over it the oldest are dropped.
     results_limit: int
     #: Largest body that is taken, with its headers, in bytes.
     body_limit: int = BODY_DEFAULT
+    #: Ids of forgotten tasks that are remembered, within a quarter of `results_limit`: 110 MB.
+    dedup_ids: int = 1_000_000
+    #: Ids that are remembered because they were revoked before they were published.
+    revoked_ids: int = REVOKED_IDS_MAX
+    #: How long a task of an unknown name waits for a worker that knows it, so that a rolling deploy parks
+    #: nothing.
+    park_unknown_ns: int = 600_000_000_000
+    #: Leases that one session may hold.
+    inventory: int = INVENTORY_MAX
+    #: Bytes of bodies that one session is given in a pump, one larger body aside: what is written to it
+    #: at once is held twice. It is served on in the next pump.
+    grant_bytes: int = 8 * 1024 * 1024
     #: How long a queue has ready tasks and no consumer before that is an event.
     unserved_warning_ns: int = 10_000_000_000
     #: Timers that fire in one pump: a million tasks due at once must not stop the broker for a second.
@@ -90,20 +112,31 @@ class State:
         self.config = config
         self.now = 0
         self.wall = 0
+        self.wall_ms = 0
         #: Whether the records tell the present time yet.
         self.ticked = False
         self.sequence = 0
         self.memory = 0
+        #: Whether publishers that can wait are to.
+        self.closed = False
+        #: Bytes of the task that was refused for want of room, while there is none for it.
+        self.refused = 0
         self.tasks: dict[WireId, Task] = {}
         self.queues: dict[str, Queue] = {}
         self.sessions: dict[int, Session] = {}
         self.deadlines = Deadlines()
         self.results = Results(config.results_limit)
+        self.parked = Parked(config.memory_limit // 4)
+        self.forgotten = Forgotten(min(config.dedup_ids, config.results_limit // 4 // ID_BYTES))
+        self.revoked_ids = RevokedIds(config.revoked_ids)
+        self.patience = Patience(config.park_unknown_ns)
+        #: (deadline, session): when a suspended session is closed.
+        self.graces: list[tuple[int, int]] = []
         #: Sessions that watch a task, by its id.
         self.watchers: dict[WireId, list[int]] = {}
         #: Queues that may have a task for a waiting consumer, by name.
         self.active: dict[str, Queue] = {}
-        #: Sessions that gained credit or queues since the last pump.
+        #: Sessions that gained credit or queues since the last pump, or could not be given all then.
         self.woken: dict[int, Session] = {}
         #: (deadline, number, queue): when to warn that nobody consumes it.
         self.unserved: list[tuple[int, int, Queue]] = []
@@ -173,20 +206,23 @@ class State:
                 ("queue_without_consumer", {"queue": queue.name, "ready": queue.ready})
             )
 
-    def report_unknown(self, queue: Queue, name: str) -> None:
-        """Tells once of a task name that no consumer of its queue knows."""
-        if not queue.lines or name in queue.reported:
+    def report_unknown(self, queue: Queue, class_: TaskClass) -> None:
+        """Tasks wait whose name no consumer of their queue knows: tells of it once, and waits for one."""
+        if not queue.lines:
+            return
+        self.patience.watch(queue, class_)
+        if class_.name in queue.reported:
             return
         if len(queue.reported) < self.config.unknown_names_reported:
-            queue.reported[name] = None
-            self.effects.events.append(("unknown_task", {"queue": queue.name, "name": name}))
+            queue.reported[class_.name] = None
+            self.effects.events.append(("unknown_task", {"queue": queue.name, "name": class_.name}))
 
     def recheck(self, queue: Queue) -> None:
         """Lists and takes off the classes of a queue whose consumers changed, and tells of unknown names."""
-        queue.recheck()
+        queue.recheck(self.now)
         if queue.lines:
-            for name in queue.unknown_names(self.config.unknown_names_reported):
-                self.report_unknown(queue, name)
+            for class_ in queue.unknown():
+                self.report_unknown(queue, class_)
         elif queue.ready:
             self.watch_for_consumer(queue)
 
@@ -202,7 +238,7 @@ class State:
         queue.added(class_, task.priority, 1)
         self.arrived(queue)
         if not class_.known:
-            self.report_unknown(queue, class_.name)
+            self.report_unknown(queue, class_)
 
     def put_back(self, task: Task) -> None:
         """Makes a task that was leased ready again, at its old place."""
@@ -212,7 +248,7 @@ class State:
         self.deadlines.rearm(task)
         self.arrived(queue)
         if not class_.known:
-            self.report_unknown(queue, class_.name)
+            self.report_unknown(queue, class_)
 
     def _into(self, task: Task) -> None:
         task.stage = QUEUED
@@ -242,38 +278,79 @@ class State:
         else:
             queue.scheduled -= 1
 
-    def finish(self, task: Task, stage: int, result: int = NO_HANDLE, size: int = 0) -> None:
-        """Makes a task that has left its stage final.
+    def vacate(self, task: Task) -> None:
+        """Takes a task that no worker has out of its queue, which may be its last one."""
+        self.leave(task)
+        queue = self.queues[task.queue]
+        if not queue.ready:
+            queue.unserved_since = None
+        self.retire(queue)
 
-        Its body is freed, whoever watches it is told, and its result is kept for as long as it asked.
+    def wall_time(self, time: int, *, wall: bool) -> int:
+        """The wall clock's milliseconds at a time in nanoseconds, of broker time unless `wall`."""
+        return (time if wall else time - self.now + self.wall) // MS
+
+    def note(self, task: Task, event: str, *belongs: object) -> None:
+        """Notes an event of a task that is not final, before what it changes is changed."""
+        self.memory += note(task, self.wall_ms, event, *belongs)
+
+    def finish(
+        self,
+        task: Task,
+        stage: int,
+        result: int = NO_HANDLE,
+        size: int = 0,
+        ending: Ending | None = None,
+    ) -> None:
+        """Makes a task that has left its stage final; one that did not succeed has an ending.
+
+        Whoever watches it is told, and its result is kept for as long as it asked. What may run again
+        keeps its body; dead letters keep everything until they are asked for.
         """
         freed = self.effects.freed
-        freed.append(task.handle)
-        self.memory -= task.size + TASK_OVERHEAD + task.result_size
+        self.memory -= TASK_OVERHEAD + task.size + task.result_size
+        if task.unusual is not None:
+            self._settle(task.unusual)
         if task.result != NO_HANDLE:
             freed.append(task.result)
-        task.handle = NO_HANDLE
-        task.size = 0
-        task.stage = stage
-        task.since = self.now
-        task.owner = NOBODY
-        self.stages[stage] += 1
         keep_ms = RESULT_EXPIRES_MS_DEFAULT
         options = task.options
         if options is not None:
             keep_ms = options.get(_RESULT_EXPIRES_MS, keep_ms)
-            if result != NO_HANDLE and options.get(_IGNORE_RESULT):
+            if result != NO_HANDLE and stage <= FAILURE and options.get(_IGNORE_RESULT):
                 freed.append(result)
                 result, size = NO_HANDLE, 0
+        if stage == SUCCESS:
+            freed.append(task.handle)
+            task.handle = NO_HANDLE
+            task.size = 0
+            if options is not None:
+                task.shed_options()
+        task.stage = stage
+        task.since = self.now
+        task.ended = self.wall_ms
+        task.ending = ending
+        task.owner = NOBODY
+        self.stages[stage] += 1
         task.result = result
         task.result_size = size
-        # Nothing asks for them any more, and a result may be kept for days.
-        task.options = None
         if task.times is not None:
             self.deadlines.forget(task)
-        self.results.keep(task, self.now + keep_ms * MS)
+        if stage == DEAD:
+            task.kept = NOT_KEPT
+            self.sequence += 1
+            self.parked.add(task, self.sequence)
+            self.memory += task.weight()
+        else:
+            self.results.keep(task, self.now + keep_ms * MS)
         if task.id in self.watchers:
             self._push(task)
+
+    def _settle(self, unusual: Unusual) -> None:
+        """Keeps of what is unusual about a task that has become final only its past."""
+        self.memory -= unusual.bytes
+        unusual.early = False
+        unusual.called_off = None
 
     def _push(self, task: Task) -> None:
         view = self.view(task)
@@ -284,18 +361,15 @@ class State:
 
     def view(self, task: Task, info: dict[int, Any] | None = None) -> View:
         """A task's state as it is now."""
-        stage = task.stage
-        result = task.result if stage in _WITH_RESULT else NO_HANDLE
-        failure: tuple[str, str | None] | None
-        if stage == DEAD:
-            text = f"worker {task.worker} was lost while it ran this task, attempt {task.attempts}"
-            failure = "lost", text if result == NO_HANDLE else None
-        else:
-            failure = _BROKERS_VERDICTS.get(stage)
-        return View(task.id, stage, None if result == NO_HANDLE else result, failure, task.name, info)
+        result = task.result if task.stage in _WITH_RESULT else NO_HANDLE
+        failure: tuple[str, str | None] | None = None
+        ending = task.ending if SUCCESS <= task.stage < EVICTED else None
+        if ending is not None and ending.kind is not None:
+            failure = ending.kind, ending.reason if result == NO_HANDLE else None
+        return View(task.id, task.stage, None if result == NO_HANDLE else result, failure, task.name, info)
 
     def forget(self, tasks: Iterable[Task]) -> None:
-        """Drops final tasks from the tables: their ids are UNKNOWN from here on."""
+        """Drops final tasks from the tables; their ids are remembered for a while."""
         ids = []
         for task in tasks:
             del self.tasks[task.id]
@@ -303,19 +377,51 @@ class State:
             task.stage = UNKNOWN
             ids.append(task.id)
         if ids:
+            self.forgotten.add(ids, self.now)
             self.counters["forgotten"] += len(ids)
             self.record("forget", ids)
 
-    def trim_results(self) -> None:
-        """Drops results, and records, that their budget has no room for."""
-        if self.results.bytes <= self.results.limit:
-            return
+    def trim(self) -> None:
+        """Drops results, records and dead letters that their budgets have no room for."""
+        over = self.parked.over()
+        if over:
+            self._give_up(over)
         evicted, dropped = self.results.trim(self.effects.freed)
         for task in evicted:
-            self.stages[task.stage] -= 1
-            self.stages[EVICTED] += 1
-            task.stage = EVICTED
+            self._evict(task)
         if evicted:
             self.counters["evicted"] += len(evicted)
             self.record("evict", [task.id for task in evicted])
         self.forget(dropped)
+
+    def _give_up(self, tasks: list[Task]) -> None:
+        """Makes the records of finished tasks of the oldest dead letters: nobody came for them."""
+        for task in tasks:
+            self.parked.remove(task)
+            self.memory -= task.weight()
+            keep_ms = (task.options or {}).get(_RESULT_EXPIRES_MS, RESULT_EXPIRES_MS_DEFAULT)
+            empty(task, self.effects.freed)
+            self._evict(task)
+            self.results.keep(task, self.now + keep_ms * MS)
+        self.counters["dead_dropped"] += len(tasks)
+        self.record("give_up", [task.id for task in tasks])
+        told = {"count": len(tasks), "limit": self.parked.limit}
+        self.effects.events.append(("dead_dropped", told))
+
+    def _evict(self, task: Task) -> None:
+        self.stages[task.stage] -= 1
+        self.stages[EVICTED] += 1
+        task.stage = EVICTED
+
+    @property
+    def full_mark(self) -> int:
+        """Bytes of tasks above which nothing more is taken."""
+        return self.config.memory_limit * FULL_PERCENT // 100
+
+    def mark(self) -> None:
+        """Closes or opens the publishers' windows by what tasks take."""
+        taken, limit = self.memory * 100, self.config.memory_limit
+        self.closed = taken > limit * OPEN_PERCENT if self.closed else taken >= limit * CLOSED_PERCENT
+        if not self.closed or self.memory + self.refused <= self.full_mark:
+            # What does not fit into an empty broker either says nothing about its memory.
+            self.refused = 0

@@ -4,6 +4,7 @@ from heapq import nsmallest
 from typing import Any
 
 from chervil.protocol import Stage
+from chervil_broker.engine.publishing import publishing_state
 from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.state import State
 from chervil_broker.engine.task import MS
@@ -30,7 +31,16 @@ def report(state: State) -> dict[str, Any]:
             "limit": state.config.memory_limit,
             "results": state.results.bytes,
             "results_limit": state.config.results_limit,
+            "dead": state.parked.bytes,
+            "dead_limit": state.parked.limit,
         },
+        "publishing": publishing_state(state),
+        "dedup": {
+            "ids": len(state.forgotten),
+            "limit": state.forgotten.limit,
+            "horizon_ms": state.forgotten.horizon(state.now) // MS,
+        },
+        "suspended": sum(session.suspended for session in state.sessions.values()),
         "queues": listed,
         "workers": [
             {

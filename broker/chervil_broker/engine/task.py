@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from chervil.protocol import Stage, TaskOption, WireId
-from chervil.protocol.vocabulary import DELIVERY_LIMIT_DEFAULT
+from chervil.protocol.vocabulary import DELIVERY_LIMIT_DEFAULT, DELIVERY_LIMIT_MAX
 
 # Stages as plain integers: the hot loops compare them a dozen times a task, and they go on the wire as such.
 UNKNOWN = Stage.UNKNOWN.value
@@ -28,9 +28,25 @@ NOBODY = -1
 #: In place of a session's number in a final task: the lease it carries is the one that completed it.
 COMPLETED = -2
 #: What a task is charged besides its body, in bytes: its record, its id, the tables' share of both sides.
-#: Measured at 1,000,000 queued tasks: 225 to 275 for the engine's record and tables, 81 for the id and
-#: the handle, the rest is the rim's entry for the body.
-TASK_OVERHEAD = 450
+#: Measured at 1,000,000 queued tasks with bodies of 100 bytes, 687 in all: 240 for the record, 64 for the id,
+#: 64 for its numbers, 52 for the engine's tables, 167 for the rim's entry and the body's own head.
+TASK_OVERHEAD = 600
+
+
+#: In place of the second in which a final record is dropped: Results does not have it.
+NOT_KEPT = -1
+#: Longest text that says why something happened to a task, in characters.
+REASON_MAX = 200
+#: What an event of a task's history is charged, in bytes, and what more if it has a reason. Measured: 112
+#: for a tuple, 32 for a time, and a half of 112 for the record of few events; 249 for REASON_MAX characters.
+EVENT_BYTES = 200
+REASON_BYTES = 250
+#: The options of finished tasks, by delivery limit: shared by all of them.
+_LIMIT_ONLY: dict[int, dict[int, Any]] = {
+    limit: {TaskOption.DELIVERY_LIMIT.value: limit} for limit in range(1, DELIVERY_LIMIT_MAX + 1)
+}
+#: Stages whose reason is the task's own and not shared with all that one command ended.
+_OWN_ENDING = (FAILURE, DEAD)
 
 
 class Times:
@@ -49,20 +65,65 @@ class Times:
         self.expires_timer = 0
 
 
+class Ending(NamedTuple):
+    """How a task ended that did not succeed; tasks that ended alike in one command share one."""
+
+    #: Its final stage; once its result is dropped the task's own is EVICTED.
+    stage: int
+    #: The kind of the failure that the broker writes itself; None: the worker brought a record.
+    kind: str | None
+    #: Why, for people, at most REASON_MAX characters.
+    reason: str | None
+
+
+def called_off(by: str) -> Ending:
+    """The ending of a task that somebody revoked."""
+    return Ending(REVOKED, "revoked", f"called off by {by}"[:REASON_MAX])
+
+
+class CalledOff(NamedTuple):
+    """Somebody revoked a task that a worker has."""
+
+    by: str
+    #: Which signal its process is sent; None: it may finish.
+    signal: int | None
+
+
+class Unusual:
+    """What few tasks have: events of their past, a claim at most once, a wish to call them off."""
+
+    __slots__ = ("bytes", "called_off", "dropped", "early", "events")
+
+    def __init__(self) -> None:
+        #: (wall clock in ms, event, what belongs to it); see history.py. `dropped` are no longer there.
+        self.events: list[tuple[Any, ...]] = []
+        self.dropped = 0
+        #: What the events are charged.
+        self.bytes = 0
+        #: Whether the present lease was claimed at most once: it must never run again.
+        self.early = False
+        self.called_off: CalledOff | None = None
+
+
 class Task:
     """One task, from its publish until its result is forgotten.
 
-    20 slots and no dictionary: a million of them are held in memory. `queue` is a name and `owner` a
+    26 slots and no dictionary: a million of them are held in memory. `queue` is a name and `owner` a
     number, so that no task takes part in a reference cycle.
     """
 
     __slots__ = (
         "attempts",
+        "delivered",
+        "ended",
+        "ending",
         "handle",
         "id",
+        "kept",
         "lease",
         "name",
         "options",
+        "origin",
         "owner",
         "priority",
         "queue",
@@ -76,8 +137,16 @@ class Task:
         "size",
         "stage",
         "times",
+        "unusual",
         "worker",
     )
+
+    # Set when it is final, and not before: setting them for every task costs a twentieth of a publish.
+    #: Wall clock in ms of its end.
+    ended: int
+    ending: Ending | None
+    #: The second in which its final record is dropped; NOT_KEPT while Results does not have it.
+    kept: int
 
     def __init__(  # noqa: PLR0917 -- made for every task: naming the fields costs a tenth
         self,
@@ -90,6 +159,7 @@ class Task:
         size: int,
         sequence: int,
         since: int,
+        origin: tuple[str, int],
     ) -> None:
         self.id = id_
         self.name = name
@@ -100,7 +170,8 @@ class Task:
         #: The body, kept by the rim, and its bytes; NO_HANDLE once it is freed.
         self.handle = handle
         self.size = size
-        #: Its place in the queue: lower ones of the same priority come first.
+        #: Its place in the queue: lower ones of the same priority come first. Once it is parked, its place
+        #: among the dead letters.
         self.sequence = sequence
         #: Broker time at which it came into its stage.
         self.since = since
@@ -114,11 +185,32 @@ class Task:
         #: The name of the worker that has it or ran it last.
         self.worker: str | None = None
         self.times: Times | None = None
+        #: (who published it, wall clock in ms): one for all that a session publishes at a time.
+        self.origin = origin
+        #: Wall clock in ms of the newest delivery, while history.py has not noted it.
+        self.delivered: int | None = None
+        self.unusual: Unusual | None = None
         #: The result, or the failure record of the last retry.
         self.result = NO_HANDLE
         self.result_size = 0
         #: Whether anybody was given the result.
         self.read = False
+
+    def shed_options(self) -> None:
+        """Keeps no option of a task that will not run again but its delivery limit, which is told."""
+        if self.options is not None:
+            self.options = _LIMIT_ONLY[self.delivery_limit()]
+
+    def weight(self) -> int:
+        """What it is charged, in bytes."""
+        weight = TASK_OVERHEAD + self.size + self.result_size
+        if self.unusual is not None:
+            weight += self.unusual.bytes
+        if self.stage >= SUCCESS:
+            ending = self.ending
+            if ending is not None and ending.reason is not None and ending.stage in _OWN_ENDING:
+                weight += EVENT_BYTES + REASON_BYTES
+        return weight
 
     def delivery_limit(self) -> int:
         """Lost attempts after which it is DEAD."""
@@ -142,8 +234,8 @@ class View(NamedTuple):
     stage: int
     #: The result's handle, None where there is no result.
     handle: int | None
-    #: (kind, message) of a failure that the broker writes itself: `expired`, `revoked` or `lost`. When
-    #: the message is None it is the text, UTF-8, behind `handle`.
+    #: (kind, message) of a failure that the broker writes itself: `expired`, `revoked`, `lost` or
+    #: `rejected`. When the message is None it is the text, UTF-8, behind `handle`.
     failure: tuple[str, str | None] | None
     #: The task's name; None for an unknown id.
     name: str | None

@@ -1,11 +1,12 @@
-"""WATCH, UNWATCH and QUERY: what has become of a task."""
+"""WATCH, UNWATCH, QUERY and HISTORY: what has become of a task."""
 
 from typing import Any
 
-from chervil.protocol import Info, WireId
+from chervil.protocol import Info, Stage, WireId, to_text
+from chervil_broker.engine.history import events
 from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.state import State
-from chervil_broker.engine.task import MS, QUEUED, RETRY, SCHEDULED, SUCCESS, UNKNOWN, Task, View
+from chervil_broker.engine.task import EVICTED, MS, QUEUED, RETRY, SCHEDULED, SUCCESS, UNKNOWN, Task, View
 
 # As plain integers: looking an enum's value up five times a row took half of a WATCH (measured).
 _NAME, _QUEUE, _WORKER = Info.NAME.value, Info.QUEUE.value, Info.WORKER.value
@@ -44,7 +45,8 @@ def query(state: State, session: int, request: int, ids: list[WireId]) -> None:
     for id_ in ids:
         task = state.tasks.get(id_)
         if task is None:
-            rows.append(View(id_, UNKNOWN, None, None, None, None))
+            stage = EVICTED if id_ in state.forgotten else UNKNOWN
+            rows.append(View(id_, stage, None, None, None, None))
             continue
         rows.append(state.view(task, _info(state, task)))
         if task.stage >= _DONE_FROM:
@@ -62,17 +64,60 @@ def _info(state: State, task: Task) -> dict[int, Any]:
     }
     if task.worker is not None:
         info[_WORKER] = task.worker
-    if task.stage == QUEUED:
-        queue = state.queues[task.queue]
-        reason = _waits_for(queue, queue.class_for(task.name, task.priority).known)
-        if reason is not None:
-            info[_WAITING_FOR] = reason
-    elif task.stage in (SCHEDULED, RETRY):
-        assert task.times is not None
-        assert task.times.due is not None, "what is held is held until a time"
-        time = state.wall if task.times.due_wall else state.now
-        info[_DUE_IN_MS] = max(0, (task.times.due - time) // MS)
+    reason = waits_for(state, task)
+    if reason is not None:
+        info[_WAITING_FOR] = reason
+    due_in_ms = _due_in_ms(state, task)
+    if due_in_ms is not None:
+        info[_DUE_IN_MS] = due_in_ms
     return info
+
+
+def waits_for(state: State, task: Task) -> str | None:
+    """Why a task waits in its queue; None when it does not, or is about to be leased."""
+    if task.stage != QUEUED:
+        return None
+    queue = state.queues[task.queue]
+    return _waits_for(queue, queue.class_for(task.name, task.priority).known)
+
+
+def _due_in_ms(state: State, task: Task) -> int | None:
+    if task.stage not in (SCHEDULED, RETRY):
+        return None
+    assert task.times is not None
+    assert task.times.due is not None, "what is held is held until a time"
+    time = state.wall if task.times.due_wall else state.now
+    return max(0, (task.times.due - time) // MS)
+
+
+def history(state: State, id_: WireId) -> tuple[dict[str, Any], int | None]:
+    """The map of a REPORT for HISTORY, and the handle of the failure record, or of the text in its place.
+
+    Without `error`; where there is no handle but the broker writes a failure itself: its kind and message.
+    """
+    task = state.tasks.get(id_)
+    if task is None:
+        stage = Stage.EVICTED if id_ in state.forgotten else Stage.UNKNOWN
+        return {"id": to_text(id_), "stage": stage.name}, None
+    view = state.view(task)
+    story: dict[str, Any] = {
+        "id": to_text(id_),
+        "stage": Stage(task.stage).name,
+        "name": task.name,
+        "queue": task.queue,
+        "priority": task.priority,
+        "attempts": task.attempts,
+        "retries": task.retries,
+        "delivery_limit": task.delivery_limit(),
+        "worker": task.worker,
+        "waiting_for": waits_for(state, task),
+        "due_in_ms": _due_in_ms(state, task),
+        "events": events(task),
+        "dropped_events": 0 if task.unusual is None else task.unusual.dropped,
+    }
+    if view.failure is not None and view.handle is None:
+        story["error"] = {"kind": view.failure[0], "message": view.failure[1]}
+    return story, None if task.stage == SUCCESS else view.handle
 
 
 def _waits_for(queue: Queue, known: bool) -> str | None:

@@ -21,6 +21,7 @@ class Rig:
         self.sessions = 0
         self.requests = 0
         self.handle = 0
+        self.completes: dict[int, int] = {}
         self.live: dict[int, int] = {}
         self.publisher = self.open("publisher")
 
@@ -57,7 +58,9 @@ class Rig:
         self.engine.publish(self.publisher, self.requests, made)
         return self.engine._state.effects.replies[-1][1]
 
-    def outcome(self, task, outcome, options=None, size=10, body=True):
+    def outcome(  # noqa: PLR0917 -- in the order of the row
+        self, task, outcome, options=None, size=10, body=True, reason=None
+    ):
         """A completion row for a granted task."""
         return (
             task.id,
@@ -66,9 +69,14 @@ class Rig:
             self.body(size) if body else None,
             size if body else 0,
             options,
+            reason,
         )
 
-    def complete(self, session, *rows, sequence=1):
+    def complete(self, session, *rows, sequence=None):
+        """Sends a COMPLETE with the session's next sequence, or another; returns the COMPLETED."""
+        if sequence is None:
+            sequence = self.completes.get(session, 0) + 1
+        self.completes[session] = max(sequence, self.completes.get(session, 0))
         self.engine.complete(session, sequence, list(rows))
         return self.engine._state.effects.replies[-1][1]
 

@@ -1,7 +1,7 @@
 import pytest
 
 from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
-from chervil_broker.engine.task import TASK_OVERHEAD
+from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
 from tests.broker.engine.rig import MS, SECOND, Rig
 
 
@@ -24,18 +24,19 @@ def lease_one(rig, options=None, **row):
 @pytest.mark.parametrize(
     ("outcome", "stage"), [(Outcome.SUCCESS, Stage.SUCCESS), (Outcome.FAILURE, Stage.FAILURE)]
 )
-def test_result_is_kept_and_the_body_freed(rig, worker, outcome, stage):
+def test_result_is_kept_and_the_body_only_of_what_may_run_again(rig, worker, outcome, stage):
     task = lease_one(rig)
     row = rig.outcome(task, outcome)
     completed = rig.complete(worker, row, sequence=7)
     assert completed == (7, None)
     effects = rig.pump()
-    assert effects.records[-1] == ("complete", worker, [row])
+    assert effects.records[-1] == ("complete", worker, 7, [row])
     view = rig.view("a")
     assert (view.stage, view.handle, view.failure) == (stage, row[3], None)
-    assert list(rig.live) == [row[3]]
+    kept = [task.handle, row[3]] if stage == Stage.FAILURE else [row[3]]
+    assert sorted(rig.live) == kept
     memory = rig.engine.stats()["memory"]
-    assert (memory["bytes"], memory["results"]) == (0, TASK_OVERHEAD + 10)
+    assert (memory["bytes"], memory["results"]) == (0, TASK_OVERHEAD + sum(rig.live.values()))
 
 
 def test_ignored_result_is_freed_and_the_outcome_kept(rig, worker):
@@ -61,9 +62,9 @@ def test_result_is_forgotten_when_its_time_has_come(rig, worker):
     assert rig.stage("a") == Stage.SUCCESS
     rig.advance(SECOND)
     assert ("forget", ["a"]) in rig.pump().records
-    assert rig.view("a") == ("a", Stage.UNKNOWN, None, None, None, None)
+    assert rig.view("a") == ("a", Stage.EVICTED, None, None, None, None)
     assert rig.live == {}
-    assert rig.publish("a").exceptions is None
+    assert rig.publish("a").exceptions[0][1] == "DUPLICATE"
 
 
 def test_second_completion_is_a_duplicate_and_its_result_freed(rig, worker):
@@ -82,15 +83,15 @@ def test_stale_completions_are_answered_counted_and_freed(rig, worker):
     (held,) = rig.lease()
     body = (rig.body(), 100)
     rows = [
-        (task.id, 9, Outcome.SUCCESS.value, rig.body(10), 10, None),
-        ("nobody", 1, Outcome.RETRY.value, None, 0, {RetryOption.BODY.value: body}),
+        (task.id, 9, Outcome.SUCCESS.value, rig.body(10), 10, None, None),
+        ("nobody", 1, Outcome.RETRY.value, None, 0, {RetryOption.BODY.value: body}, None),
         rig.outcome(held, Outcome.SUCCESS),
     ]
     completed = rig.complete(worker, *rows)
     assert completed.exceptions == [[0, 2], [1, 2]]
     effects = rig.pump()
     assert ("stale_completions", {"worker": "worker", "count": 2}) in effects.events
-    assert effects.records[-1] == ("complete", worker, [rows[2]])
+    assert effects.records[-1] == ("complete", worker, 1, [rows[2]])
     assert body[0] in effects.freed
     other = rig.worker("q")
     assert rig.succeed(other, task).exceptions == [[0, 2]]
@@ -133,7 +134,7 @@ def test_dead_without_a_reason_has_the_brokers_own(rig, worker):
         None,
         ("lost", "worker worker was lost while it ran this task, attempt 1"),
     )
-    lost_again = (task.id, task.lease, Outcome.LOST.value, None, 0, None)
+    lost_again = (task.id, task.lease, Outcome.LOST.value, None, 0, None, None)
     assert rig.complete(worker, lost_again).exceptions == [[0, 1]]
 
 
@@ -165,7 +166,7 @@ def test_retry_waits_and_shows_the_cause_until_it_is_replaced(rig, worker):
     rig.pump()
     view = rig.view("a")
     assert (view.stage, view.handle, view.info[11]) == (Stage.RETRY, cause[3], 500)
-    assert rig.engine.stats()["memory"]["bytes"] == 100 + 10 + TASK_OVERHEAD
+    assert rig.engine.stats()["memory"]["bytes"] == 100 + 10 + TASK_OVERHEAD + 2 * EVENT_BYTES
     rig.advance(500 * MS)
     (task,) = rig.lease()
     assert rig.view("a").handle is None
@@ -220,7 +221,7 @@ def test_expiry_that_passed_during_the_run_ends_a_retry(rig, worker):
     rig.complete(worker, rig.outcome(task, Outcome.RETRY, {RetryOption.DELAY_MS.value: 50_000}))
     rig.pump()
     assert rig.stage("a") == Stage.EXPIRED
-    assert rig.live == {}
+    assert list(rig.live) == [task.handle]
 
 
 def test_unbuilt_outcome_is_a_bug_of_the_caller(rig, worker):
@@ -232,7 +233,7 @@ def test_unbuilt_outcome_is_a_bug_of_the_caller(rig, worker):
 def test_lost_session_returns_its_leases_at_once_and_charges_what_ran(rig, worker):
     rig.publish("a", "b", "c")
     rig.pump()
-    rig.engine.started(worker, [["b", 1]])
+    rig.engine.started(worker, [["b", 1]], None)
     rig.engine.close(worker)
     effects = rig.pump()
     assert effects.records[-1] == ("close", worker)
@@ -249,7 +250,7 @@ def test_task_whose_sessions_die_is_dead_at_its_limit_and_its_queue_forgotten(ri
     for _ in range(3):
         worker = rig.worker("q", credit=1, name="w")
         (task,) = rig.lease()
-        rig.engine.started(worker, [["a", task.lease]])
+        rig.engine.started(worker, [["a", task.lease]], None)
         rig.engine.close(worker)
     view = rig.view("a")
     assert (view.stage, view.failure) == (
@@ -296,4 +297,4 @@ def test_records_over_their_budget_are_forgotten():
     for task in rig.lease():
         rig.complete(worker, rig.outcome(task, Outcome.SUCCESS, body=False))
     assert rig.pump().records[-1] == ("forget", ["a", "b"])
-    assert rig.stage("a") == Stage.UNKNOWN
+    assert rig.stage("a") == Stage.EVICTED

@@ -2,7 +2,7 @@ from chervil_broker.engine.consumers import Line, Session
 
 
 def session(number, credit=1):
-    made = Session(number, f"w{number}", 0)
+    made = Session(number, f"w{number}", 0, 65_536, 8_000_000)
     made.limit = credit
     return made
 

@@ -33,7 +33,7 @@ def live_through_everything(rig, round_):
     rig.engine.watch(rig.publisher, 1, [f"{round_}-{n}" for n in range(0, 300, 7)])
     outcomes = [Outcome.SUCCESS, Outcome.FAILURE, Outcome.RELEASE, Outcome.LOST, Outcome.RETRY]
     for session, tasks in rig.pump().grants:
-        rig.engine.started(session, [[task.id, task.lease] for task in tasks[::3]])
+        rig.engine.started(session, [[task.id, task.lease] for task in tasks[::3]], None)
         rows = [
             rig.outcome(task, outcomes[n % 5], {RetryOption.DELAY_MS.value: 10} if n % 5 == 4 else None)
             for n, task in enumerate(tasks[:-5])
@@ -49,6 +49,9 @@ def live_through_everything(rig, round_):
     rig.pump()
     rig.engine.close(second)
     rig.engine.purge(rig.publisher, 3, [])
+    rig.engine.rerun(rig.publisher, 4, [f"{round_}-{n}" for n in range(100)])
+    rig.engine.revoke(rig.publisher, 5, [f"{round_}-{n}" for n in range(50)], terminate=False, signal=15)
+    rig.engine.purge(rig.publisher, 6, [])
     rig.pump()
 
 
@@ -68,12 +71,13 @@ def test_everything_returns_to_zero():
     rig = Rig()
     for round_ in range(3):
         live_through_everything(rig, round_)
+    rig.engine.forget(rig.publisher, 1, list(rig.engine._state.tasks))
     rig.advance(25 * HOUR)
     while rig.engine.next_timer() != (None, None):
         rig.pump()
     state = rig.engine._state
     assert (state.tasks, state.queues, state.watchers, state.active) == ({}, {}, {}, {})
-    assert (state.memory, state.results.bytes, state.results.count, len(state.deadlines)) == (0, 0, 0, 0)
+    assert (state.memory, state.results.bytes, state.results._bare, len(state.deadlines)) == (0, 0, 0, 0)
     assert not any(state.stages)
     assert rig.live == {}
     assert list(state.sessions) == [rig.publisher]
@@ -106,6 +110,8 @@ def test_time_is_recorded_once_before_what_happened_in_it():
 def test_next_timer_tells_of_results_to_forget():
     rig = Rig()
     worker = rig.worker("q", credit=1)
+    assert rig.engine.next_timer() == (rig.now, None), "somebody may be given something"
+    rig.pump()
     assert rig.engine.next_timer() == (None, None)
     rig.publish(rig.row("a", options={TaskOption.RESULT_EXPIRES_MS.value: 1000}))
     rig.succeed(worker, *rig.lease())

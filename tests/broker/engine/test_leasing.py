@@ -1,6 +1,8 @@
 import pytest
 
-from chervil.protocol import Stage
+from chervil.protocol import Outcome, Stage
+from chervil.protocol.messages import Ok
+from chervil_broker.engine.leasing import SLICE_MAX
 from tests.broker.engine.rig import SECOND, Rig
 
 
@@ -184,8 +186,8 @@ def test_started_is_noted_once_and_only_for_the_lease_in_force():
     rig.publish("a", "b")
     rig.pump()
     rows = [["a", 1], ["b", 7], ["c", 1]]
-    rig.engine.started(worker, rows)
-    rig.engine.started(worker, [["a", 1]])
+    rig.engine.started(worker, rows, None)
+    rig.engine.started(worker, [["a", 1]], None)
     assert [r for r in rig.pump().records if r[0] == "started"] == [("started", worker, [["a", 1]])]
     assert (rig.stage("a"), rig.stage("b")) == (Stage.STARTED, Stage.LEASED)
 
@@ -223,3 +225,84 @@ def test_only_queues_that_changed_are_visited():
     rig.publish("a")
     assert list(rig.engine._state.active) == ["q"]
     assert rig.ids() == ["a"]
+
+
+def test_consumers_are_given_slices_in_turn_and_none_takes_all():
+    rig = Rig()
+    rig.publish(*[f"t{n}" for n in range(SLICE_MAX * 3)])
+    first, second = rig.worker("q", credit=2**63), rig.worker("q", credit=2**63)
+    granted = {session: len(tasks) for session, tasks in rig.pump().grants}
+    assert granted in ({first: 2 * SLICE_MAX, second: SLICE_MAX}, {first: SLICE_MAX, second: 2 * SLICE_MAX})
+
+
+def test_session_is_given_a_limited_number_of_bytes_in_a_pump_and_the_rest_in_the_next():
+    rig = Rig(grant_bytes=1000)
+    rig.worker("q", credit=9)
+    rig.publish(*[rig.row(id_, size=400) for id_ in "abcde"])
+    assert rig.ids() == ["a", "b"]
+    assert rig.engine.next_timer() == (rig.now, None), "pump again at once"
+    assert rig.ids() == ["c", "d"]
+    assert rig.ids() == ["e"]
+    assert rig.engine.next_timer() == (None, None)
+
+
+def test_body_over_the_bytes_of_a_pump_travels_alone():
+    rig = Rig(grant_bytes=1000)
+    rig.publish("a", rig.row("b", size=5000), "c")
+    rig.worker("q", credit=9)
+    assert [rig.ids(), rig.ids(), rig.ids()] == [["a"], ["b"], ["c"]]
+
+
+def test_what_one_session_has_no_room_for_goes_to_another_in_the_same_pump():
+    rig = Rig(grant_bytes=1000)
+    rig.publish(*[rig.row(id_, size=600) for id_ in "abc"])
+    first, second = rig.worker("q", credit=9), rig.worker("q", credit=9)
+    granted = {session: [task.id for task in tasks] for session, tasks in rig.pump().grants}
+    assert sorted(granted) == [first, second]
+    assert sorted(granted[first] + granted[second]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("credit", [3, 2**63 - 1])
+def test_session_holds_no_more_leases_than_an_inventory_may_name(credit):
+    rig = Rig(inventory=2)
+    worker = rig.worker("q", credit=credit)
+    rig.publish("a", "b", "c")
+    first, _ = rig.lease()
+    assert rig.ids() == []
+    rig.succeed(worker, first)
+    assert rig.ids() == ["c"]
+
+
+def test_claim_is_answered_and_what_is_not_in_force_cancelled_before():
+    rig = Rig()
+    worker = rig.worker("q", credit=2)
+    rig.publish("a", "b")
+    rig.pump()
+    rig.engine.started(worker, [["a", 1, True], ["b", 7, True], ["c", 1]], 5)
+    effects = rig.pump()
+    assert effects.cancels == [(worker, [["b", 7, None], ["c", 1, None]])]
+    assert effects.replies == [(worker, Ok(5, 1))]
+    assert effects.records == [("started", worker, [["a", 1, True]])]
+
+
+def test_task_that_runs_may_be_claimed_early_later_and_once():
+    rig = Rig()
+    worker = rig.worker("q", credit=2)
+    rig.publish("a")
+    rig.pump()
+    rig.engine.started(worker, [["a", 1]], None)
+    rig.pump()
+    for expected in ([("started", worker, [["a", 1, True]])], []):
+        rig.engine.started(worker, [["a", 1, True]], 5)
+        effects = rig.pump()
+        assert (effects.replies, effects.records) == ([(worker, Ok(5, 1))], expected)
+
+
+def test_early_claim_ends_when_the_task_succeeds():
+    rig = Rig()
+    worker = rig.worker("q", credit=2)
+    rig.publish("a")
+    (task,) = rig.lease()
+    rig.engine.started(worker, [["a", 1, True]], None)
+    rig.complete(worker, rig.outcome(task, Outcome.SUCCESS))
+    assert not task.unusual.early

@@ -1,23 +1,26 @@
-"""The engine against a simple model of it: dictionaries, searched from end to end.
-
-The model does not say which of several consumers gets a task; it checks that whoever got it may have it,
-that no task was passed over, and that nothing is left lying that somebody waits for.
-"""
-
-from dataclasses import dataclass, field
+"""The engine against a simple model of it, in all orders in which things may happen: see model.py."""
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chervil.protocol import FINAL, Outcome, RetryOption, Stage, TaskOption
-from chervil_broker.engine.task import NO_HANDLE, TASK_OVERHEAD
-from tests.broker.engine.rig import HOUR, MS, SECOND, Rig
+from chervil.protocol import FINAL, Outcome, RetryOption, Stage
+from chervil.protocol.messages import Ok
+from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
+from tests.broker.engine.model import (
+    HELD,
+    INVENTORY,
+    MEMORY_LIMIT,
+    REVOKED_IDS,
+    WAITING,
+    Consumer,
+    Known,
+    Model,
+)
+from tests.broker.engine.rig import HOUR, MS, SECOND
 
-MEMORY_LIMIT = 30 * TASK_OVERHEAD
-RESULTS_LIMIT = 24 * TASK_OVERHEAD
-WAITING = (Stage.SCHEDULED, Stage.QUEUED, Stage.RETRY)
-HELD = (Stage.LEASED, Stage.STARTED)
+#: Outcomes that are for later, and the one that has a rule of its own.
+NOT_HERE = (Outcome.REPLACE, Outcome.IGNORE, Outcome.RETRY)
 
 # Few of each, and one of them mostly: what goes wrong goes wrong among neighbours.
 queues = st.sampled_from(["a", "a", "a", "b"])
@@ -32,110 +35,15 @@ times = st.one_of(
     st.fixed_dictionaries({}, optional={"delay_ms": soon, "expires_ms": soon}),
     st.fixed_dictionaries({}, optional={"due_at": soon, "expires_at": soon}),
 )
-new_tasks = st.tuples(names, queues, priorities, times, st.integers(1, 3), st.booleans(), st.integers(0, 900))
+POLICIES: list[dict[int, object]] = [{}, {}, {10: True}, {12: True}, {14: True}]
+policies = st.sampled_from(POLICIES)
+new_tasks = st.tuples(names, queues, priorities, times, st.integers(1, 3), policies, st.integers(0, 900))
 
 #: (queue, priority, size of the body) of a retry, where it changes them.
 retry_changes = st.tuples(st.none() | queues, st.none() | priorities, st.none() | st.integers(0, 500))
 
 
-@dataclass
-class Known:
-    """A task as the model has it; times are (deadline, by the wall clock)."""
-
-    name: str
-    queue: str
-    priority: int
-    limit: int
-    ignore: bool
-    body: int
-    order: int = 0
-    stage: Stage = Stage.QUEUED
-    due: tuple[int, bool] | None = None
-    expires: tuple[int, bool] | None = None
-    lease: int = 0
-    attempts: int = 0
-    retries: int = 0
-    flagged: bool = False
-    holder: int | None = None
-    completed: bool = False
-    result: int | None = None
-
-
-@dataclass
-class Consumer:
-    queues: list[str] = field(default_factory=list)
-    names: list[str] | None = None
-    limit: int = 0
-    delivered: int = 0
-
-    def takes(self, task):
-        return task.queue in self.queues and (self.names is None or task.name in self.names)
-
-
-class EngineMachine(RuleBasedStateMachine):
-    def __init__(self):
-        super().__init__()
-        self.rig = Rig(MEMORY_LIMIT, RESULTS_LIMIT)
-        self.tasks: dict[str, Known] = {}
-        self.consumers: dict[int, Consumer] = {}
-        self.watched: dict[str, None] = {}
-        self.pushed: list[str] = []
-        self.order = 0
-        self.published = 0
-
-    def pick(self, number, *stages):
-        """Some task that is in one of these stages, or None."""
-        found = [id_ for id_, task in self.tasks.items() if task.stage in stages]
-        return found[number % len(found)] if found else None
-
-    def enqueue(self, task):
-        self.order += 1
-        task.stage, task.order, task.holder, task.due = Stage.QUEUED, self.order, None, None
-
-    def put_back(self, task):
-        task.stage, task.holder = Stage.QUEUED, None
-
-    def finish(self, id_, stage, result=None, completed=False):
-        task = self.tasks[id_]
-        task.stage, task.holder, task.due, task.body = stage, None, None, NO_HANDLE
-        task.result = None if task.ignore else result
-        task.completed = completed
-        if id_ in self.watched:
-            del self.watched[id_]
-            self.pushed.append(id_)
-
-    def memory(self):
-        size = self.sizes
-        return sum(
-            TASK_OVERHEAD + size[task.body] + size.get(task.result, 0)
-            for task in self.tasks.values()
-            if task.stage not in FINAL
-        )
-
-    @property
-    def sizes(self):
-        return self.rig.live
-
-    def deadline(self, options, relative, absolute):
-        if relative in options:
-            return self.rig.now + options[relative] * MS, False
-        return (options[absolute] * MS, True) if absolute in options else None
-
-    def passed(self, moment):
-        return moment is not None and moment[0] <= (self.rig.wall if moment[1] else self.rig.now)
-
-    def wire_times(self, given):
-        options = {}
-        for name, value in given.items():
-            absolute = name in ("due_at", "expires_at")
-            options[TaskOption[name.upper()].value] = value + (self.rig.wall // MS if absolute else 0)
-        return options
-
-    def set_times(self, task, options):
-        due = self.deadline(options, TaskOption.DELAY_MS, TaskOption.DUE_AT)
-        task.expires = self.deadline(options, TaskOption.EXPIRES_MS, TaskOption.EXPIRES_AT) or task.expires
-        return None if due is None or self.passed(due) else due
-
+class EngineMachine(Model, RuleBasedStateMachine):
     @initialize(credit=st.integers(1, 6))
     def first_worker(self, credit):
         self.new_worker(["a", "b"], None, credit)
@@ -144,25 +52,34 @@ class EngineMachine(RuleBasedStateMachine):
     def publish(self, batch, again):
         # Handles that are freed in passing are still wanted for their sizes.
         self.settle()
-        rows, expected = [], []
-        for index, (name, queue, priority, given, limit, ignore, size) in enumerate(batch):
-            options = self.wire_times(given) | {16: limit} | ({10: True} if ignore else {})
+        rows, expected, made = [], [], []
+        memory = self.rig.engine.stats()["memory"]["bytes"]
+        for index, (name, queue, priority, given, limit, policy, size) in enumerate(batch):
+            options = self.wire_times(given) | {16: limit} | policy
             id_ = f"t{self.published}"
-            if again is not None and index == 0 and self.tasks:
-                id_ = list(self.tasks)[again % len(self.tasks)]
+            known = [*self.tasks, *self.forgotten, *self.revoked, *self.revoked]
+            if again is not None and index == 0 and known:
+                id_ = known[again % len(known)]
             self.published += 1
             row = self.rig.row(id_, name, queue, priority, options, size)
             rows.append(row)
-            if id_ in self.tasks:
+            if id_ in self.tasks or id_ in self.forgotten:
                 expected.append([index, "DUPLICATE"])
-            elif self.memory() + TASK_OVERHEAD + size > MEMORY_LIMIT:
+            elif memory + TASK_OVERHEAD + size > MEMORY_LIMIT * 95 // 100:
                 expected.append([index, "FULL"])
             else:
-                task = self.tasks[id_] = Known(name, queue, priority, limit, ignore, row[5])
+                task = self.tasks[id_] = Known(name, queue, priority, limit, options, row[5])
+                memory += TASK_OVERHEAD + size
+                made.append(id_)
                 due = self.set_times(task, options)
                 self.enqueue(task)
                 if due is not None:
                     task.stage, task.due = Stage.SCHEDULED, due
+                    memory += EVENT_BYTES
+        for id_ in made:
+            if id_ in self.revoked:
+                self.revoked.remove(id_)
+                self.finish(id_, Stage.REVOKED)
         confirm = self.rig.publish(*rows)
         assert [row[:2] for row in confirm.exceptions or []] == expected
         assert confirm.accepted == len(rows) - sum(code == "FULL" for _, code in expected)
@@ -190,56 +107,207 @@ class EngineMachine(RuleBasedStateMachine):
         self.rig.engine.credit(session, consumer.limit)
 
     def consumer(self, pick):
-        session = list(self.consumers)[pick % len(self.consumers)]
+        """Some consumer with a connection."""
+        connected = [session for session, consumer in self.consumers.items() if consumer.grace is None]
+        if not connected:
+            self.new_worker(["a"], None, 2)
+            connected = [max(self.consumers)]
+        session = connected[pick % len(connected)]
         return session, self.consumers[session]
 
-    @rule(pick=picks)
-    def start(self, pick):
-        id_ = self.pick(pick, Stage.LEASED)
-        if id_ is not None:
-            task = self.tasks[id_]
-            self.rig.engine.started(task.holder, [[id_, task.lease]])
+    def pick_held(self, pick, *stages):
+        """Some task that a session with a connection has; it is made where there is none."""
+        found = self.held(stages)
+        if not found:
+            self.publish([("add", "a", 0, {}, 1 + pick % 3, POLICIES[pick % len(POLICIES)], 10)], None)
+            self.new_worker(["a", "b"], None, 2)
+            self.settle()
+            found = self.held(stages)
+        return found[pick % len(found)] if found else None
+
+    @precondition(lambda self: self.consumers)
+    @rule(pick=picks, held=st.booleans())
+    def hold(self, pick, held):
+        session, consumer = self.consumer(pick)
+        self.rig.engine.hold(session, held)
+        consumer.held = held
+
+    @rule(pick=picks, early=st.booleans(), asked=st.booleans(), lease_off=st.sampled_from([0, 0, 0, 1]))
+    def start(self, pick, early, asked, lease_off):
+        id_ = self.pick_held(pick, *HELD)
+        if id_ is None:
+            return
+        task = self.tasks[id_]
+        row = [id_, task.lease + lease_off, *([True] if early else [])]
+        self.rig.engine.started(task.holder, [row], 5 if asked else None)
+        if not lease_off:
             task.stage = Stage.STARTED
+            task.early = task.early or early
+        elif asked:
+            self.cancels.append((task.holder, id_, task.lease + 1))
+        if asked:
+            assert self.reply() == Ok(5, 0 if lease_off else 1)
+
+    def reply(self):
+        return self.rig.engine._state.effects.replies[-1][1]
+
+    @precondition(lambda self: self.consumers)
+    @rule(pick=picks, grace=st.sampled_from([4 * SECOND, 40 * SECOND]))
+    def suspend(self, pick, grace):
+        session, consumer = self.consumer(pick)
+        self.rig.engine.suspend(session, grace)
+        consumer.grace = self.rig.now + grace
+        consumer.queues, consumer.names, consumer.limit, consumer.delivered = [], None, 0, 0
+        consumer.held = False
+
+    @rule(pick=picks, states=st.lists(st.sampled_from([None, 0, 1]), min_size=INVENTORY, max_size=INVENTORY))
+    def resume(self, pick, states):
+        gone = [session for session, consumer in self.consumers.items() if consumer.grace is not None]
+        if not gone:
+            return
+        session = gone[pick % len(gone)]
+        self.rig.engine.resume(session)
+        self.consumers[session].grace = None
+        leases = [(id_, task) for id_, task in self.tasks.items() if task.holder == session]
+        inventory, kept = [["nobody", 1, 1]], 0
+        for (id_, task), state in zip(leases, states, strict=False):
+            if state is None:
+                inventory.append([id_, task.lease + 1, 1])
+                self.put_back(id_)
+                continue
+            kept += 1
+            inventory.append([id_, task.lease, state])
+            task.stage = Stage.STARTED if state else Stage.LEASED
+            task.early = task.early and bool(state)
+            if task.called_off:
+                self.cancels.append((session, id_, task.lease))
+        self.rig.engine.reconcile(session, 6, inventory)
+        assert self.reply() == Ok(6, kept)
+
+    @precondition(lambda self: self.consumers)
+    @rule(pick=picks)
+    def repeat(self, pick):
+        session, consumer = self.consumer(pick)
+        if consumer.last is not None:
+            sequence, rows = consumer.last
+            again = [(*row[:3], self.rig.body(5), 5, None, None) for row in rows]
+            completed = self.rig.complete(session, *again, sequence=sequence)
+            assert completed.exceptions == [[index, 1] for index in range(len(rows))]
+
+    def complete_one(self, session, row):
+        completed = self.rig.complete(session, row)
+        self.consumers[session].last = completed.sequence, [row]
+        return completed.exceptions
+
+    @rule(pick=picks, terminate=st.booleans(), unknown=st.integers(0, 9))
+    def revoke(self, pick, terminate, unknown):
+        ids = [*self.tasks, *self.forgotten]
+        chosen = [ids[pick % len(ids)]] if ids else []
+        chosen += [f"strange{unknown}", f"strange{unknown}"]
+        self.rig.engine.revoke(self.rig.publisher, 1, chosen, terminate, 9)
+        count = 0
+        for id_ in dict.fromkeys(chosen):
+            task = self.tasks.get(id_)
+            if task is None and id_ not in self.forgotten:
+                self.revoked = [*[one for one in self.revoked if one != id_], id_][-REVOKED_IDS:]
+                count += 1
+            elif task is not None and task.stage in WAITING:
+                self.finish(id_, Stage.REVOKED)
+                count += 1
+            elif task is not None and task.stage in HELD:
+                task.called_off = True
+                count += 1
+                if self.consumers[task.holder].grace is None:
+                    self.cancels.append((task.holder, id_, task.lease))
+        assert self.reply() == Ok(1, count)
+
+    @rule(pick=picks)
+    def rerun(self, pick):
+        id_ = self.pick(pick, *FINAL)
+        if id_ is None:
+            return
+        self.settle()
+        task = self.tasks.get(id_)
+        if task is None:
+            return
+        memory = self.rig.engine.stats()["memory"]["bytes"]
+        weight = self.rig.engine._state.tasks[id_].weight()
+        again = task.stage in (Stage.FAILURE, Stage.DEAD, Stage.REVOKED, Stage.EXPIRED) and (
+            task.stage is Stage.DEAD or memory + weight <= MEMORY_LIMIT * 95 // 100
+        )
+        self.rig.engine.rerun(self.rig.publisher, 1, ["nobody", id_])
+        assert self.reply() == Ok(1, int(again))
+        if again:
+            self.enqueue(task)
+            task.attempts = task.retries = 0
+            task.flagged = task.completed = False
+            task.result = task.expires = None
+
+    @rule(pick=picks)
+    def forget_some(self, pick):
+        ids = list(self.tasks)
+        if not ids:
+            return
+        id_ = ids[pick % len(ids)]
+        final = self.tasks[id_].stage in FINAL
+        self.rig.engine.forget(self.rig.publisher, 1, [id_, "nobody", id_])
+        assert self.reply() == Ok(1, int(final))
+        if final:
+            self.forget(id_)
+            self.told_forgotten.append(id_)
 
     @rule(
         pick=picks,
-        outcome=st.sampled_from([Outcome.SUCCESS, Outcome.FAILURE, Outcome.RELEASE, Outcome.LOST]),
+        outcome=st.sampled_from([*Outcome]).filter(lambda outcome: outcome not in NOT_HERE),
         size=st.none() | st.integers(0, 3 * TASK_OVERHEAD),
+        twist=st.booleans(),
     )
-    def complete(self, pick, outcome, size):
-        id_ = self.pick(pick, *HELD)
+    def complete(self, pick, outcome, size, twist):
+        id_ = self.pick_held(pick, *HELD)
         if id_ is None:
             return
         task = self.tasks[id_]
         handle = None if size is None else self.rig.body(size)
-        completed = self.rig.complete(task.holder, (id_, task.lease, outcome.value, handle, size or 0, None))
-        assert completed.exceptions is None
+        options = {2: twist} if outcome in (Outcome.RELEASE, Outcome.REJECT, Outcome.REVOKED) else None
+        row = (id_, task.lease, outcome.value, handle, size or 0, options, None)
+        assert self.complete_one(task.holder, row) is None
         if outcome in (Outcome.SUCCESS, Outcome.FAILURE):
             self.finish(id_, Stage[outcome.name], handle, completed=True)
-        elif outcome is Outcome.RELEASE:
-            self.put_back(task)
-        else:
+        elif outcome is Outcome.REVOKED:
+            self.finish(id_, Stage.EXPIRED if twist else Stage.REVOKED, handle, completed=True)
+        elif outcome is Outcome.REJECT and not twist:
+            self.finish(id_, Stage.DEAD, handle, completed=True)
+        elif outcome is Outcome.RELEASE and twist and task.early:
+            self.finish(id_, Stage.FAILURE, handle, completed=True)
+        elif outcome is Outcome.LOST and (task.early or task.options.get(14)):
+            task.attempts += 1
+            self.finish(id_, Stage.FAILURE, handle, completed=True)
+        elif outcome is Outcome.LOST:
             self.lose(id_, handle, completed=True)
-
-    def lose(self, id_, result=None, completed=False):
-        task = self.tasks[id_]
-        task.attempts += 1
-        if task.attempts >= task.limit:
-            self.finish(id_, Stage.DEAD, result, completed)
         else:
-            task.flagged = True
-            self.put_back(task)
+            task.flagged = task.flagged or twist or outcome is Outcome.REJECT
+            called_off = task.called_off
+            self.put_back(id_)
+            if called_off:
+                task.completed = True
+            elif outcome is Outcome.REJECT:
+                self.enqueue(task)
 
     @rule(pick=picks, given=times, changes=retry_changes, cause=st.booleans())
     def retry(self, pick, given, changes, cause):
         queue, priority, body = changes
-        id_ = self.pick(pick, *HELD)
+        id_ = self.pick_held(pick, *HELD)
         if id_ is None:
             return
         task = self.tasks[id_]
         options = self.wire_times(given)
         result = self.rig.body(20) if cause else None
         holder, lease = task.holder, task.lease
+        if task.called_off:
+            row = (id_, lease, Outcome.RETRY.value, result, 20 if cause else 0, options or None, "why")
+            assert self.complete_one(holder, row) is None
+            self.finish(id_, Stage.REVOKED, completed=True)
+            return
         due = self.set_times(task, options)
         if queue is not None:
             options[RetryOption.QUEUE.value] = task.queue = queue
@@ -248,9 +316,10 @@ class EngineMachine(RuleBasedStateMachine):
         if body is not None:
             task.body = self.rig.body(body)
             options[RetryOption.BODY.value] = (task.body, body)
-        row = (id_, lease, Outcome.RETRY.value, result, 20 if cause else 0, options or None)
-        assert self.rig.complete(holder, row).exceptions is None
+        row = (id_, lease, Outcome.RETRY.value, result, 20 if cause else 0, options or None, None)
+        assert self.complete_one(holder, row) is None
         task.retries += 1
+        task.flagged = task.early = False
         task.result = result
         self.enqueue(task)
         if due is not None:
@@ -267,26 +336,18 @@ class EngineMachine(RuleBasedStateMachine):
         if task is not None and task.holder == session and task.lease == lease:
             return
         verdict = 1 if task is not None and task.completed and task.lease == lease else 2
-        row = (id_, lease, Outcome.SUCCESS.value, self.rig.body(10), 10, None)
-        assert self.rig.complete(session, row).exceptions == [[0, verdict]]
+        row = (id_, lease, Outcome.SUCCESS.value, self.rig.body(10), 10, None, None)
+        assert self.complete_one(session, row) == [[0, verdict]]
 
     @precondition(lambda self: self.consumers)
     @rule(pick=picks)
     def close(self, pick):
         session, _ = self.consumer(pick)
         self.rig.engine.close(session)
-        del self.consumers[session]
-        for id_, task in self.tasks.items():
-            if task.holder != session:
-                continue
-            if task.stage is Stage.STARTED:
-                self.lose(id_)
-            else:
-                task.flagged = True
-                self.put_back(task)
+        self.end_session(session)
 
     @rule(
-        ns=st.sampled_from([0, MS, SECOND, 3 * SECOND, 25 * HOUR]),
+        ns=st.sampled_from([0, MS, SECOND, 3 * SECOND, 30 * SECOND, 25 * HOUR]),
         wall=st.sampled_from([None, 0, -HOUR, HOUR]),
     )
     def time_passes(self, ns, wall):
@@ -326,9 +387,16 @@ class EngineMachine(RuleBasedStateMachine):
     def settle(self):
         """Pumps, and compares what was done with what had to be."""
         effects = self.rig.pump()
+        over = [s for s, c in self.consumers.items() if c.grace is not None and c.grace <= self.rig.now]
+        assert sorted(effects.ended) == sorted(over)
+        for session in effects.ended:
+            self.end_session(session)
         for record in effects.records:
-            if record[0] in ("due", "expire", "evict", "forget"):
+            if record[0] in ("due", "expire", "evict", "forget", "park", "give_up"):
                 getattr(self, f"record_{record[0]}")(record[1])
+        told = [(session, *row[:2]) for session, rows in effects.cancels for row in rows]
+        assert sorted(told) == sorted(self.cancels)
+        self.cancels = []
         for task in self.tasks.values():
             assert not (task.stage in WAITING and self.passed(task.expires)), "should have expired"
             assert not (task.stage in (Stage.SCHEDULED, Stage.RETRY) and self.passed(task.due)), "is due"
@@ -337,84 +405,6 @@ class EngineMachine(RuleBasedStateMachine):
         assert sorted(told) == sorted(self.pushed)
         self.pushed = []
         self.check_books()
-
-    def record_expire(self, ids):
-        for id_ in ids:
-            assert self.tasks[id_].stage in WAITING
-            assert self.passed(self.tasks[id_].expires)
-            self.finish(id_, Stage.EXPIRED)
-
-    def record_due(self, ids):
-        for wall in (False, True):
-            dues = [self.tasks[id_].due[0] for id_ in ids if self.tasks[id_].due[1] == wall]
-            assert dues == sorted(dues)
-        for id_ in ids:
-            assert self.passed(self.tasks[id_].due)
-            self.enqueue(self.tasks[id_])
-
-    def record_evict(self, ids):
-        for id_ in ids:
-            task = self.tasks[id_]
-            assert task.stage in FINAL
-            assert task.result is not None
-            task.stage, task.result = Stage.EVICTED, None
-
-    def record_forget(self, ids):
-        for id_ in ids:
-            assert self.tasks.pop(id_).stage in FINAL
-
-    def check_grants(self, grants):
-        granted_ids = {wire.id for _, tasks in grants for wire in tasks}
-        for session, granted in grants:
-            consumer = self.consumers[session]
-            places: dict[str, list[tuple[int, int]]] = {}
-            for wire in granted:
-                task = self.tasks[wire.id]
-                assert task.stage is Stage.QUEUED
-                assert consumer.takes(task)
-                task.stage, task.holder, task.lease = Stage.LEASED, session, task.lease + 1
-                consumer.delivered += 1
-                assert (wire.lease, wire.redelivered) == (task.lease, task.flagged)
-                assert (wire.attempts, wire.retries) == (task.attempts, task.retries)
-                assert (wire.name, wire.queue, wire.priority) == (task.name, task.queue, task.priority)
-                assert wire.handle == task.body
-                places.setdefault(task.queue, []).append((-task.priority, task.order))
-            assert consumer.delivered <= consumer.limit
-            for queue, taken in places.items():
-                assert taken == sorted(taken)
-                left = [
-                    (-task.priority, task.order)
-                    for id_, task in self.tasks.items()
-                    if id_ not in granted_ids
-                    and task.stage is Stage.QUEUED
-                    and task.queue == queue
-                    and consumer.takes(task)
-                ]
-                assert not left or min(left) > max(taken), "a task was passed over"
-        for consumer in self.consumers.values():
-            if consumer.delivered < consumer.limit:
-                waiting = [t for t in self.tasks.values() if t.stage is Stage.QUEUED and consumer.takes(t)]
-                assert not waiting, "a task lies there and somebody waits for it"
-
-    def check_books(self):
-        stats = self.rig.engine.stats()
-        stages = [task.stage.name for task in self.tasks.values()]
-        assert stats["tasks"] == {
-            stage.name: stages.count(stage.name) for stage in Stage if stage.name in stages
-        }
-        assert stats["memory"]["bytes"] == self.memory() <= MEMORY_LIMIT + 2000
-        kept = [task for task in self.tasks.values() if task.stage in FINAL]
-        results = sum(TASK_OVERHEAD + self.sizes.get(task.result, 0) for task in kept)
-        assert stats["memory"]["results"] == results <= RESULTS_LIMIT
-        handles = [task.body for task in self.tasks.values() if task.stage not in FINAL]
-        handles += [task.result for task in self.tasks.values() if task.result is not None]
-        assert sorted(self.rig.live) == sorted(handles)
-        for queue in stats["queues"]:
-            own = [task.stage for task in self.tasks.values() if task.queue == queue["name"]]
-            assert queue["ready"] == own.count(Stage.QUEUED)
-            assert queue["leased"] == own.count(Stage.LEASED) + own.count(Stage.STARTED)
-            assert queue["scheduled"] == own.count(Stage.SCHEDULED) + own.count(Stage.RETRY)
-            assert queue["consumers"] == sum(queue["name"] in c.queues for c in self.consumers.values())
 
     @invariant()
     def every_task_is_in_its_stage(self):
@@ -427,6 +417,7 @@ class EngineMachine(RuleBasedStateMachine):
         for session in list(self.consumers):
             self.rig.engine.close(session)
         self.rig.engine.purge(self.rig.publisher, 1, [])
+        self.rig.engine.forget(self.rig.publisher, 1, list(self.tasks))
         self.rig.advance(50 * HOUR)
         self.rig.pump()
         state = self.rig.engine._state
@@ -436,7 +427,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 TestEngineAgainstModel = EngineMachine.TestCase
 TestEngineAgainstModel.settings = settings(
-    max_examples=300,
+    max_examples=400,
     stateful_step_count=50,
     deadline=None,
     database=None,

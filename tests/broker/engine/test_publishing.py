@@ -1,6 +1,6 @@
 import pytest
 
-from chervil.protocol import Stage, TaskOption
+from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
 from chervil_broker.engine.publishing import LATER
 from chervil_broker.engine.task import TASK_OVERHEAD
 from tests.broker.engine.rig import MS, SECOND, Rig
@@ -32,7 +32,7 @@ def test_known_id_is_a_duplicate_in_any_stage_and_in_one_batch():
 
 
 def test_full_broker_refuses_says_what_to_do_and_takes_again_when_there_is_room():
-    rig = Rig(memory_limit=2 * (TASK_OVERHEAD + 100))
+    rig = Rig(memory_limit=2 * (TASK_OVERHEAD + 100) * 100 // 95 + 1)
     worker = rig.worker("q")
     confirm = rig.publish("a", "b", "c")
     assert confirm.accepted == 2
@@ -58,10 +58,6 @@ def test_body_over_the_limit_is_refused_with_what_to_do():
         ({TaskOption.DELAY_MS: 1, TaskOption.DUE_AT: 1}, "BAD_TASK"),
         ({TaskOption.EXPIRES_MS: 1, TaskOption.EXPIRES_AT: 1}, "BAD_TASK"),
         ({TaskOption.INPUTS: 1}, "NOT_IMPLEMENTED"),
-        ({TaskOption.EARLY_ACK: True}, "NOT_IMPLEMENTED"),
-        ({TaskOption.FAIL_ON_LOST: True}, "NOT_IMPLEMENTED"),
-        ({TaskOption.TIME_LIMIT_MS: 5}, "NOT_IMPLEMENTED"),
-        ({TaskOption.SOFT_TIME_LIMIT_MS: 5}, "NOT_IMPLEMENTED"),
         ({TaskOption.ON_SUCCESS: [["x", 0]]}, "NOT_IMPLEMENTED"),
         ({TaskOption.ON_FAILURE: ["x"]}, "NOT_IMPLEMENTED"),
         ({TaskOption.UNIQUE_KEY: "k"}, "NOT_IMPLEMENTED"),
@@ -137,3 +133,69 @@ def test_tasks_of_one_class_share_its_strings():
     first, second = rig.engine._state.tasks.values()
     assert first.name is second.name
     assert first.queue is second.queue
+
+
+def test_windows_close_at_80_percent_and_open_again_at_70():
+    rig = Rig(memory_limit=100_000)
+    worker = rig.worker("q", credit=2**63)
+    engine = rig.engine
+    fill = 10_000 - TASK_OVERHEAD
+    assert (engine.publishing_state, engine.room()) == ("open", 80_000)
+    rig.publish(*[rig.row(f"t{n}", size=fill) for n in range(7)])
+    assert (engine.publishing_state, engine.room()) == ("open", 10_000)
+    rig.publish(rig.row("t7", size=fill))
+    assert (engine.publishing_state, engine.room()) == ("closed", 0)
+    tasks = rig.lease()
+    rig.complete(worker, (tasks[0].id, 1, Outcome.SUCCESS.value, None, 0, None, None))
+    rig.publish(rig.row("small", size=1))
+    assert (engine.publishing_state, engine.room()) == ("closed", 0), "over 70 %"
+    rig.complete(worker, *[(task.id, 1, Outcome.SUCCESS.value, None, 0, None, None) for task in tasks[1:3]])
+    rig.pump()
+    assert engine.publishing_state == "open"
+    assert engine.stats()["publishing"] == "open"
+
+
+def test_publishes_are_refused_over_95_percent_and_completions_and_retries_taken():
+    rig = Rig(memory_limit=100_000)
+    worker = rig.worker("q", credit=2**63)
+    rig.publish(rig.row("a", size=95_000 - TASK_OVERHEAD))
+    assert rig.engine.publishing_state == "full"
+    assert rig.publish(rig.row("b", size=0)).exceptions[0][1] == "FULL"
+    (task,) = rig.lease()
+    body = (rig.body(200_000), 200_000)
+    rig.complete(worker, rig.outcome(task, Outcome.RETRY, {RetryOption.BODY.value: body}))
+    (task,) = rig.lease()
+    assert rig.engine.publishing_state == "full"
+    rig.succeed(worker, task)
+    rig.pump()
+    assert (rig.engine.publishing_state, rig.engine.room()) == ("open", 80_000)
+
+
+def test_broker_is_full_while_what_it_refused_has_no_room():
+    rig = Rig(memory_limit=100_000)
+    assert rig.publish(rig.row("huge", size=98_000)).exceptions[0][1] == "FULL"
+    assert rig.engine.publishing_state == "open", "nothing would make room for that"
+    rig.publish(rig.row("a", size=85_000))
+    assert rig.engine.publishing_state == "closed"
+    assert rig.publish(rig.row("b", size=20_000)).exceptions[0][1] == "FULL"
+    assert rig.engine.publishing_state == "full"
+    rig.engine.purge(rig.publisher, 1, [])
+    rig.pump()
+    assert rig.engine.publishing_state == "open"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {TaskOption.EARLY_ACK.value: True},
+        {TaskOption.FAIL_ON_LOST.value: True},
+        {TaskOption.TIME_LIMIT_MS.value: 5},
+        {TaskOption.SOFT_TIME_LIMIT_MS.value: 5},
+    ],
+)
+def test_policies_of_a_task_are_taken_and_delivered(options):
+    rig = Rig()
+    rig.worker("q", credit=1)
+    rig.publish(rig.row("a", options=options))
+    (task,) = rig.lease()
+    assert task.options == options

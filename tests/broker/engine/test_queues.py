@@ -13,7 +13,7 @@ def queue(*lines):
 
 
 def put(queue, sequence, name="add", priority=0):
-    task = Task(f"{name}-{sequence}", name, "q", priority, None, 1, 1, sequence, sequence * 10)
+    task = Task(f"{name}-{sequence}", name, "q", priority, None, 1, 1, sequence, sequence * 10, ("web", 0))
     class_ = queue.class_for(name, priority)
     class_.ready.append(task)
     queue.added(class_, priority, 1)
@@ -68,14 +68,14 @@ def test_class_is_listed_when_somebody_comes_who_knows_it():
     q = queue(frozenset({"a"}))
     put(q, 0, "x")
     q.lines[ALL] = Line(ALL)
-    q.recheck()
+    q.recheck(0)
     assert numbers(q.take(9, ALL)) == [0]
     put(q, 1, "x")
     del q.lines[ALL]
-    q.recheck()
+    q.recheck(0)
     assert q.take(9, ALL) == []
     assert q.unknown_names(9) == ["x"]
-    q.recheck()
+    q.recheck(0)
     assert q.ready == 1
 
 

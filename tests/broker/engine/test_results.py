@@ -5,8 +5,8 @@ SECOND = 1_000_000_000
 
 
 def finished(results, handle, size=100, until=10 * SECOND):
-    task = Task(f"t{handle}", "add", "q", 0, None, NO_HANDLE, 0, 1, 0)
-    task.stage = SUCCESS
+    task = Task(f"t{handle}", "add", "q", 0, None, NO_HANDLE, 0, 1, 0, ("web", 0))
+    task.stage, task.ending = SUCCESS, None
     if size:
         task.result, task.result_size = handle, size
     results.keep(task, until)
@@ -54,7 +54,7 @@ def test_dropping_a_record_frees_its_result_too():
     results.mark_read(tasks[0])
     assert results.trim(freed) == ([], tasks)
     assert freed == [1, 2]
-    assert (results.bytes, results.count) == (0, 0)
+    assert (results.bytes, results._bare) == (0, 0)
 
 
 def test_results_that_were_read_meanwhile_are_passed_over():
@@ -76,7 +76,7 @@ def test_sweeps_when_the_time_has_come():
     assert results.sweep(6 * SECOND, freed) == [late]
     assert freed == [1, 2]
     assert results.next() is None
-    assert (results.bytes, results.count) == (0, 0)
+    assert (results.bytes, results._bare) == (0, 0)
 
 
 def test_sweeps_a_limited_number_at_a_time():
@@ -96,3 +96,20 @@ def test_tombstones_never_exceed_half_of_many():
     results.limit = 0
     evicted, dropped = results.trim([])
     assert len(evicted) + len(dropped) == 1000
+
+
+def test_tasks_that_are_kept_for_different_times_share_the_buckets():
+    results = Results(10**9)
+    tasks = [finished(results, handle, until=until * SECOND) for handle, until in enumerate((1, 9, 1, 9))]
+    assert len(results._buckets) == 2
+    assert results.sweep(2 * SECOND, []) == [tasks[0], tasks[2]]
+
+
+def test_removed_task_is_passed_over_and_its_bucket_goes():
+    results = Results(10**9)
+    first, second = finished(results, 1), finished(results, 2, until=20 * SECOND)
+    results.remove(first)
+    assert (results.bytes, first.result) == (second.weight(), 1)
+    assert results.next() == 21 * SECOND
+    results.limit = 0
+    assert results.trim([]) == ([], [second])

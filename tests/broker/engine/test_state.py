@@ -3,7 +3,7 @@
 import pytest
 
 from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
-from chervil_broker.engine.task import LEASED, QUEUED, SCHEDULED, STARTED, SUCCESS, TASK_OVERHEAD
+from chervil_broker.engine.task import EVENT_BYTES, LEASED, QUEUED, SCHEDULED, STARTED, SUCCESS, TASK_OVERHEAD
 from tests.broker.engine.rig import HOUR, MS, SECOND, Rig
 
 DELAYED = {TaskOption.DELAY_MS.value: 1000}
@@ -29,14 +29,14 @@ def test_memory_counts_bodies_and_overhead_until_a_task_is_final(rig):
     state = rig.engine._state
     worker = rig.worker("q", credit=9)
     rig.publish(rig.row("a", size=100), rig.row("b", size=50), rig.row("c", size=0, options=DELAYED))
-    assert state.memory == 150 + 3 * TASK_OVERHEAD
+    assert state.memory == 150 + 3 * TASK_OVERHEAD + EVENT_BYTES
     first, second = rig.lease()
-    assert state.memory == 150 + 3 * TASK_OVERHEAD, "a lease frees nothing"
+    assert state.memory == 150 + 3 * TASK_OVERHEAD + EVENT_BYTES, "a lease frees nothing"
     rig.complete(worker, rig.outcome(first, Outcome.SUCCESS, size=70))
-    assert state.memory == 50 + 2 * TASK_OVERHEAD
+    assert state.memory == 50 + 2 * TASK_OVERHEAD + EVENT_BYTES
     assert state.results.bytes == 70 + TASK_OVERHEAD
     rig.complete(worker, rig.outcome(second, Outcome.RELEASE, body=False))
-    assert state.memory == 50 + 2 * TASK_OVERHEAD
+    assert state.memory == 50 + 2 * TASK_OVERHEAD + 3 * EVENT_BYTES, "delivered and released are told"
     rig.engine.purge(rig.publisher, 1, [])
     assert state.memory == 0
 
@@ -48,11 +48,11 @@ def test_memory_counts_the_newest_body_and_failure_of_a_retry(rig):
     (task,) = rig.lease()
     options = {RetryOption.DELAY_MS.value: 1, RetryOption.BODY.value: (rig.body(300), 300)}
     rig.complete(worker, rig.outcome(task, Outcome.RETRY, options, size=20))
-    assert state.memory == 300 + 20 + TASK_OVERHEAD
+    assert state.memory == 300 + 20 + TASK_OVERHEAD + 2 * EVENT_BYTES
     rig.advance(MS)
     (task,) = rig.lease()
     rig.complete(worker, rig.outcome(task, Outcome.RETRY, {RetryOption.DELAY_MS.value: 1}, size=30))
-    assert state.memory == 300 + 30 + TASK_OVERHEAD, "in place of the first failure"
+    assert state.memory == 300 + 30 + TASK_OVERHEAD + 5 * EVENT_BYTES, "in place of the first failure"
     rig.advance(MS)
     rig.succeed(worker, *rig.lease())
     assert state.memory == 0
@@ -66,7 +66,7 @@ def test_stages_and_queues_follow_each_move(rig):
     assert (staged(rig), books(rig)) == ({QUEUED: 1, SCHEDULED: 1}, (1, 0, 1))
     (task,) = rig.lease()
     assert (staged(rig), books(rig)) == ({LEASED: 1, SCHEDULED: 1}, (0, 1, 1))
-    rig.engine.started(worker, [["a", task.lease]])
+    rig.engine.started(worker, [["a", task.lease]], None)
     assert (staged(rig), books(rig)) == ({STARTED: 1, SCHEDULED: 1}, (0, 1, 1))
     rig.advance(SECOND)
     rig.pump()
@@ -82,7 +82,7 @@ def test_queue_is_kept_while_anything_is_in_it_or_anybody_at_it(rig):
     rig.lease()
     rig.subscribe(worker, "other")
     assert books(rig) == (0, 1, 1), "one is leased, one is held, nobody is there"
-    rig.complete(worker, ("a", 1, Outcome.SUCCESS.value, None, 0, None))
+    rig.complete(worker, ("a", 1, Outcome.SUCCESS.value, None, 0, None, None))
     assert books(rig) == (0, 0, 1)
     rig.advance(SECOND)
     rig.pump()
@@ -142,13 +142,13 @@ def test_final_task_is_kept_for_as_long_as_it_asked_and_for_a_day_otherwise(rig)
     rig.advance(62 * SECOND)
     records = rig.pump().records
     assert ("forget", ["brief"]) in records
-    assert (rig.stage("day"), rig.stage("brief")) == (Stage.SUCCESS, Stage.UNKNOWN)
+    assert (rig.stage("day"), rig.stage("brief")) == (Stage.SUCCESS, Stage.EVICTED)
     rig.advance(23 * HOUR)
     rig.pump()
     assert rig.stage("day") == Stage.SUCCESS
     rig.advance(HOUR)
     rig.pump()
-    assert rig.stage("day") == Stage.UNKNOWN
+    assert rig.stage("day") == Stage.EVICTED, "its id is remembered"
     assert rig.engine._state.counters["forgotten"] == 2
     assert staged(rig) == {}
 
@@ -195,7 +195,7 @@ def test_result_evicted_for_room_is_booked_as_evicted():
     rig = Rig(results_limit=2 * TASK_OVERHEAD + 1000)
     worker = rig.worker("q", credit=9)
     rig.publish("a")
-    rig.complete(worker, rig.outcome(*rig.lease(), Outcome.SUCCESS, size=1500))
+    rig.complete(worker, rig.outcome(*rig.lease(), Outcome.SUCCESS, size=3 * TASK_OVERHEAD))
     assert ("evict", ["a"]) in rig.pump().records
     assert rig.stage("a") == Stage.EVICTED
     assert staged(rig) == {Stage.EVICTED.value: 1}

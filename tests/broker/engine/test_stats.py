@@ -1,4 +1,5 @@
-from chervil_broker.engine.task import TASK_OVERHEAD
+from chervil_broker.engine.stats import NAMES_MAX
+from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
 from tests.broker.engine.rig import SECOND, Rig
 
 
@@ -6,7 +7,17 @@ def test_report_of_a_fresh_engine():
     rig = Rig(memory_limit=1000, results_limit=500)
     report = rig.engine.stats()
     assert report["tasks"] == {}
-    assert report["memory"] == {"bytes": 0, "limit": 1000, "results": 0, "results_limit": 500}
+    assert report["memory"] == {
+        "bytes": 0,
+        "limit": 1000,
+        "results": 0,
+        "results_limit": 500,
+        "dead": 0,
+        "dead_limit": 250,
+    }
+    assert report["publishing"] == "open"
+    assert report["dedup"] == {"ids": 0, "limit": 1, "horizon_ms": 0}
+    assert report["suspended"] == 0
     assert (report["queues"], report["workers"], report["warnings"]) == ([], [], [])
     assert not any(report["counters"].values())
 
@@ -22,7 +33,7 @@ def test_report_tells_queues_workers_and_counters():
     rig.advance(2 * SECOND)
     report = rig.engine.stats()
     assert report["tasks"] == {"SCHEDULED": 1, "QUEUED": 1, "LEASED": 2, "SUCCESS": 1}
-    assert report["memory"]["bytes"] == 4 * (TASK_OVERHEAD + 100)
+    assert report["memory"]["bytes"] == 4 * (TASK_OVERHEAD + 100) + EVENT_BYTES
     assert report["queues"] == [
         {
             "name": "q",
@@ -73,3 +84,11 @@ def test_queues_with_a_warning_come_first_then_the_fullest():
         "queue 'alone' has no worker that consumes it; ready tasks: 1",
         "queue 'strange' has tasks that none of its workers knows: mail",
     ]
+
+
+def test_row_of_a_queue_names_a_limited_number_of_unknown_tasks():
+    rig = Rig()
+    rig.worker("q", tasks=["mail"])
+    rig.publish(*[rig.row(f"t{n}", name=f"name-{n}") for n in range(NAMES_MAX + 3)])
+    (row,) = rig.engine.stats()["queues"]
+    assert row["unknown_tasks"] == [f"name-{n}" for n in range(NAMES_MAX)]

@@ -7,7 +7,7 @@ DELIVERY_LIMIT = TaskOption.DELIVERY_LIMIT.value
 
 
 def task(options=None):
-    return Task("t", "add", "q", 5, options, 1, 100, 7, 42)
+    return Task("t", "add", "q", 5, options, 1, 100, 7, 42, ("web", 0))
 
 
 def expiring(at, wall=False):

@@ -3,7 +3,7 @@ from chervil_broker.engine.timers import Deadlines
 
 
 def task(id_="t"):
-    return Task(id_, "add", "q", 0, None, 1, 1, 1, 0)
+    return Task(id_, "add", "q", 0, None, 1, 1, 1, 0, ("web", 0))
 
 
 def test_fires_in_order_of_deadline_each_on_its_clock():

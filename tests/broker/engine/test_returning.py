@@ -1,0 +1,127 @@
+import pytest
+
+from chervil.protocol import Outcome, RejectOption, ReleaseOption, Stage, TaskOption
+from tests.broker.engine.rig import MS, SECOND, Rig
+
+CLAIMED = {ReleaseOption.CLAIMED.value: True}
+REQUEUE = {RejectOption.REQUEUE.value: True}
+
+
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+@pytest.fixture
+def worker(rig):
+    return rig.worker("q", credit=2**63)
+
+
+def lease_one(rig, options=None):
+    rig.publish(rig.row("a", options=options))
+    (task,) = rig.lease()
+    return task
+
+
+def test_cut_off_task_comes_again_flagged_and_uncharged(rig, worker):
+    task = lease_one(rig)
+    rig.complete(worker, rig.outcome(task, Outcome.RELEASE, CLAIMED, body=False))
+    (task,) = rig.lease()
+    assert (task.lease, task.redelivered, task.attempts) == (2, True, 0)
+
+
+def test_cut_off_task_that_was_claimed_early_has_failed(rig, worker):
+    task = lease_one(rig)
+    rig.engine.started(worker, [["a", 1, True]], None)
+    rig.complete(worker, rig.outcome(task, Outcome.RELEASE, CLAIMED, body=False))
+    view = rig.view("a")
+    assert (view.stage, view.failure) == (Stage.FAILURE, ("lost", "worker worker stopped while it ran"))
+
+
+def test_early_claim_that_was_not_begun_may_be_given_back_and_ends_with_its_lease(rig, worker):
+    task = lease_one(rig)
+    rig.engine.started(worker, [["a", 1, True]], None)
+    rig.complete(worker, rig.outcome(task, Outcome.RELEASE, body=False))
+    (task,) = rig.lease()
+    assert not task.redelivered
+    rig.complete(worker, rig.outcome(task, Outcome.LOST, body=False))
+    assert rig.stage("a") != Stage.FAILURE
+
+
+@pytest.mark.parametrize(
+    "options", [{TaskOption.FAIL_ON_LOST.value: True}, {TaskOption.EARLY_ACK.value: True}]
+)
+def test_task_that_may_not_run_again_has_failed_when_its_process_died(rig, worker, options):
+    task = lease_one(rig, options)
+    rig.engine.started(worker, [["a", 1, True]], None)
+    row = rig.outcome(task, Outcome.LOST, reason="signal 9")
+    rig.complete(worker, row)
+    view = rig.view("a")
+    assert (view.stage, view.handle, view.failure) == (Stage.FAILURE, row[3], ("lost", None))
+    counters = rig.engine.stats()["counters"]
+    assert (counters["lost"], counters["failed"]) == (1, 1)
+    assert rig.complete(worker, (*row[:3], None, 0, None, None)).exceptions == [[0, 1]]
+
+
+def test_lost_task_without_a_text_says_who_lost_it(rig, worker):
+    task = lease_one(rig, {TaskOption.FAIL_ON_LOST.value: True})
+    rig.complete(worker, rig.outcome(task, Outcome.LOST, body=False))
+    assert rig.view("a").failure == ("lost", "worker worker was lost while it ran this task, attempt 1")
+
+
+def test_requeued_task_comes_at_the_end_flagged_and_uncharged(rig):
+    worker = rig.worker("q", credit=1)
+    task = lease_one(rig, {TaskOption.EXPIRES_MS.value: 1000})
+    rig.publish("b")
+    rig.advance(2 * SECOND)
+    rig.complete(worker, rig.outcome(task, Outcome.REJECT, REQUEUE))
+    rig.advance(MS)
+    rig.pump()
+    assert rig.stage("a") == Stage.EXPIRED, "its expiry passed meanwhile"
+    rig.engine.rerun(rig.publisher, 1, ["a"])
+    rig.engine.credit(worker, 3)
+    first, again = rig.lease()
+    rig.complete(worker, rig.outcome(again, Outcome.REJECT, REQUEUE))
+    rig.complete(worker, rig.outcome(first, Outcome.RELEASE, body=False))
+    rig.engine.credit(worker, 9)
+    assert [(task.id, task.redelivered, task.attempts) for task in rig.lease()] == [
+        ("b", False, 0),
+        ("a", True, 0),
+    ]
+
+
+def test_rejected_task_without_a_record_has_the_brokers_own(rig, worker):
+    task = lease_one(rig)
+    rig.complete(worker, rig.outcome(task, Outcome.REJECT, body=False))
+    assert rig.view("a")[1:4] == (Stage.DEAD, None, ("rejected", "worker worker rejected it"))
+
+
+def test_retry_takes_the_flag_and_the_early_claim_away(rig, worker):
+    task = lease_one(rig)
+    rig.complete(worker, rig.outcome(task, Outcome.LOST, body=False))
+    (task,) = rig.lease()
+    rig.engine.started(worker, [["a", 2, True]], None)
+    rig.complete(worker, rig.outcome(task, Outcome.RETRY))
+    (task,) = rig.lease()
+    assert not task.redelivered
+    rig.engine.close(worker)
+    assert rig.stage("a") == Stage.QUEUED
+
+
+def test_release_that_is_answered_twice_is_stale_the_second_time(rig):
+    worker = rig.worker("q", credit=1)
+    task = lease_one(rig)
+    row = rig.outcome(task, Outcome.RELEASE, body=False)
+    rig.complete(worker, row)
+    assert rig.complete(worker, row).exceptions == [[0, 2]]
+    assert rig.complete(worker, row, sequence=1).exceptions == [[0, 1]]
+
+
+def test_lease_before_is_stale_after_the_task_was_delivered_again(rig, worker):
+    task = lease_one(rig)
+    old = rig.outcome(task, Outcome.SUCCESS)
+    rig.engine.close(worker)
+    second = rig.worker("q", credit=1)
+    rig.pump()
+    assert rig.complete(second, old).exceptions == [[0, 2]]
+    assert rig.stage("a") == Stage.LEASED
