@@ -20,23 +20,37 @@ class ResultBody(NamedTuple):
 
 
 class Bodies:
-    """Handle -> body. A handle is used once; the engine says when it is free."""
+    """Handle -> body. A handle is used once; the engine says when it is free.
+
+    Plain bytes stand for a task's body in JSON without headers, which nearly all are: 80 bytes less each.
+    """
 
     __slots__ = ("_held", "_next")
 
     def __init__(self) -> None:
-        self._held: dict[int, TaskBody | ResultBody] = {}
+        self._held: dict[int, bytes | TaskBody | ResultBody] = {}
         self._next = 1
 
-    def put(self, body: TaskBody | ResultBody) -> int:
+    def put_task(self, headers: bytes | None, codec: str, body: bytes) -> int:
+        """Keeps a task's body; returns its handle."""
         handle = self._next
         self._next = handle + 1
-        self._held[handle] = body
+        plain = headers is None and codec == "json"
+        self._held[handle] = body if plain else TaskBody(headers, codec, body)
         return handle
 
-    def task(self, handle: int) -> TaskBody:
-        """The body of a task; raises KeyError for a handle that is free, TypeError for a result's."""
+    def put_result(self, codec: str | None, body: bytes) -> int:
+        """Keeps a result; returns its handle."""
+        handle = self._next
+        self._next = handle + 1
+        self._held[handle] = ResultBody(codec, body)
+        return handle
+
+    def task(self, handle: int) -> tuple[bytes | None, str, bytes]:
+        """(headers, codec, body) of a task; KeyError for a handle that is free, TypeError for a result's."""
         held = self._held[handle]
+        if type(held) is bytes:
+            return None, "json", held
         if type(held) is not TaskBody:
             raise TypeError(f"handle {handle} is a result's")
         return held

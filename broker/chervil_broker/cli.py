@@ -41,6 +41,8 @@ def _flags() -> list[click.Parameter]:
             more["is_flag"] = True
         elif field.name == "bind":
             more |= {"multiple": True, "metavar": "HOST:PORT"}
+        elif type(field.default) is int:
+            more |= {"type": int, "default": field.default, "show_default": True, "metavar": "N"}
         elif "choices" in field.metadata:
             more |= {
                 "type": click.Choice(field.metadata["choices"]),

@@ -17,6 +17,7 @@ from chervil_broker.options import BrokerOptions
 from chervil_broker.sizes import show_size
 from chervil_broker.store import MemoryStore
 from chervil_broker.tokens import provide_token
+from chervil_broker.upkeep import Upkeep
 
 log = logging.getLogger("chervil.broker")
 
@@ -52,7 +53,7 @@ async def _serve(options: BrokerOptions) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    sweeper = asyncio.create_task(broker.sweep())
+    sweeper = asyncio.create_task(Upkeep(broker).run())
     _announce(options, [url for _, url in listeners], token_files)
 
     await stop.wait()

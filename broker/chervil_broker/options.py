@@ -26,6 +26,9 @@ class BrokerOptions:
         "Memory for tasks and results, like 512MB; a quarter of it is for results. Half of what there is.",
     )
     body_limit: int = option(BODY_DEFAULT, f"Largest body of one task or result, up to {BODY_MAX >> 20}MB.")
+    dedup_ids: int = option(
+        1_000_000, "Ids of forgotten tasks that are remembered, so that a late publish makes no second task."
+    )
     log_format: str = option("text", "How log lines are written.", choices=("text", "json"))
     loop: str = option(
         "uvloop", "Event loop; asyncio where uvloop is missing.", choices=("uvloop", "asyncio")
@@ -44,6 +47,8 @@ class BrokerOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.body_limit <= BODY_MAX:
             raise ValueError(f"--body-limit is 1 to {BODY_MAX} bytes, not {self.body_limit}")
+        if self.dedup_ids < 0:
+            raise ValueError(f"--dedup-ids is a number from 0, not {self.dedup_ids}")
         if self.max_memory < 1 << 20:
             raise ValueError(f"--max-memory is at least 1MB, not {self.max_memory} bytes")
 

@@ -5,47 +5,86 @@ import logging
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
 
-from chervil.protocol import Code, Connection, Message, RemoteProtocolError, Side, State
-from chervil.protocol.limits import FRAME_BATCH, PREAUTH_SECONDS
-from chervil.protocol.messages import Error, Goodbye, Heartbeat
+from chervil.protocol import (
+    Code,
+    Connection,
+    LocalProtocolError,
+    Message,
+    RemoteProtocolError,
+    Side,
+    State,
+    WireId,
+)
+from chervil.protocol.limits import FRAME_BATCH, PREAUTH_OUT, PREAUTH_SECONDS, ROWS_MAX
+from chervil.protocol.messages import Error, Goodbye, Heartbeat, Resume
 from chervil_broker.commands import HANDLERS
+from chervil_broker.outbox import Outbox
+from chervil_broker.windows import Window
 
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
 
 log = logging.getLogger("chervil.broker")
 
-#: Bytes that may wait to be written to one peer before nothing more is read from it: it can't ask for
-#: more while it does not take what it asked for. The largest frame fits.
+#: Bytes that may wait to be written to one peer before nothing more is read from it, delivered to it or
+#: made into frames for it. The largest frame fits.
 UNSENT_MAX = 32 << 20
 #: Seconds in which a peer takes nothing of what waits for it before it is cut off.
 SLOW_SECONDS = 10.0
+#: Rows that a peer's requests may have looked up before what else it has sent waits for the next turn of
+#: the loop. So nobody holds up the others, and answers are not piled up faster than they leave.
+TURN_ROWS = ROWS_MAX
+#: A stranger's ERROR without its message, at most.
+_ERROR_FRAME = 100
+_FIRST_IN_A_RESUMED_SESSION = (Resume, Heartbeat, Goodbye)
 
 
 class Peer(asyncio.Protocol):
-    """A connection and the session on it. `session` is the engine's number, unique in this process."""
+    """A connection, and from HELLO on the session that is on it. `number` is unique in this process."""
 
-    def __init__(self, broker: "Broker", session: int, *, needs_token: bool) -> None:
+    def __init__(self, broker: "Broker", number: int, *, needs_token: bool) -> None:
         self.broker = broker
-        self.session = session
+        self.number = number
         self.needs_token = needs_token
         self.connection = Connection(Side.BROKER)
         self.name = "a stranger"
-        #: The engine has a session for it: from HELLO to GOODBYE, or to the end of the connection.
+        #: The engine's number of its session, and whether it has one: from HELLO to GOODBYE, or to the
+        #: end of the connection.
+        self.session = 0
         self.in_session = False
-        #: Has subscribed: heartbeats are owed both ways.
-        self.consumes = False
-        #: Requests of WATCHes that are not answered yet.
+        #: Has subscribed, now or before it resumed: heartbeats are owed both ways; and on this connection.
+        self.consumes = self.subscribed = False
+        #: The inventory as far as it has come; None where none is to come.
+        self.inventory: list[list[Any]] | None = None
+        #: Requests of WATCHes that are not answered yet, and ids that are to be pushed.
         self.watches: set[int] = set()
+        self.watching: set[WireId] = set()
+        self.window = Window()
         #: Has said GOODBYE; closed once what it was promised has been written.
         self.leaving = False
+        #: Was not heard of for too long, or took nothing: its session is kept for longer.
+        self.silent = False
         self.heard = broker.seconds()
         self.spoke = self.heard
-        self._transport: asyncio.Transport | None = None
+        #: Rows looked up for it since it last had to wait, see TURN_ROWS.
+        self.spent = 0
         #: Nothing is read from it at present, see UNSENT_MAX.
         self.held_up = False
+        #: The engine was told to deliver nothing to it.
+        self.withheld = False
+        self.outbox = Outbox()
+        #: Bytes of frames for it that wait at the gate.
+        self.at_gate = 0
+        self._transport: asyncio.Transport | None = None
+        self._address: str | None = None
+        #: What it has sent and is not taken yet, while `spent` is used up.
+        self._incoming: Iterator[Message] | None = None
+        #: Nothing of what it sends matters any more; and it is closed once nothing waits for it.
+        self._over = self._closing = False
         #: Bytes written to it, how many of them were taken, and when that last grew.
         self._written = 0
         self._taken = 0
@@ -53,47 +92,114 @@ class Peer(asyncio.Protocol):
         #: Bytes of a frame that has not come whole.
         self._partial = 0
         self._deadline: asyncio.TimerHandle | None = None
-        self._open = False
+        self._stranger = self._open = False
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         if not self.needs_token and not _same_user(transport):
-            log.warning("a connection of another user to the Unix socket was refused")
+            self.broker.refuse(self, Code.FORBIDDEN, "a connection of another user to the Unix socket")
+            self._over = True
             self._transport.abort()
             return
-        if not self.broker.admit(self):
-            self._transport.abort()
+        self._address = _address(transport)
+        refusal = self.broker.admit(self, self._address)
+        if refusal is not None:
+            self.refuse(Code.TOO_MANY, refusal)
             return
-        self._open = True
+        self._stranger = self._open = True
         self._transport.set_write_buffer_limits(high=UNSENT_MAX)
-        self._deadline = asyncio.get_running_loop().call_later(PREAUTH_SECONDS, self._too_slow)
+        self.expect_within(PREAUTH_SECONDS, "HELLO")
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         broker = self.broker
         self.heard = broker.tick()
+        coming = self.connection.receive(data)
+        self._incoming = coming if self._incoming is None else chain(self._incoming, coming)
+        self._take_messages(self._incoming)
+
+    def _take_messages(self, incoming: Iterator[Message]) -> None:
+        """Dispatches what has come, as far as this turn allows."""
+        broker = self.broker
         try:
-            for message in self.connection.receive(data):
+            for message in incoming:
+                if self.inventory is not None:
+                    self._check_that_it_resumes(message)
                 HANDLERS[type(message)](broker, self, message)
+                if self.spent >= TURN_ROWS:
+                    self._read_no_more()
+                    asyncio.get_running_loop().call_soon(self._next_turn)
+                    broker.wake()
+                    return
         except RemoteProtocolError as error:
             self.refuse(error.code, error.message)
+        self._incoming = None
         self._count_partial()
         broker.wake()
 
+    def _next_turn(self) -> None:
+        self.spent = 0
+        if self._over or self._incoming is None or self.held_up:
+            return
+        self.broker.tick()
+        self._take_messages(self._incoming)
+        if self._incoming is None:
+            self._read_again()
+
+    def _check_that_it_resumes(self, message: Message) -> None:
+        if type(message) not in _FIRST_IN_A_RESUMED_SESSION:
+            raise RemoteProtocolError(
+                Code.BAD_STATE,
+                f"{type(message).__name__.upper()} in a session that was resumed; RESUME comes first",
+            )
+
     def pause_writing(self) -> None:
         self.held_up = True
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self.withhold()
+        self._read_no_more()
 
     def resume_writing(self) -> None:
         self.held_up = False
+        self._write_waiting()
+        if self.held_up:
+            return
+        self.deliver_again()
+        self._next_turn()
+        if self._incoming is None:
+            self._read_again()
+
+    def withhold(self) -> None:
+        """Has the engine deliver nothing more to it."""
+        if self.in_session and not self.withheld:
+            self.withheld = True
+            self.broker.engine.hold(self.session, held=True)
+
+    def deliver_again(self) -> None:
+        """Lets the engine deliver to it again."""
+        if self.in_session and self.withheld:
+            self.withheld = False
+            self.broker.tick()
+            self.broker.engine.hold(self.session, held=False)
+            self.broker.wake()
+
+    def _read_no_more(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _read_again(self) -> None:
+        if self._transport is not None and not (self._transport.is_closing() or self.held_up):
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        self._over = True
+        self._incoming = None
+        self.outbox.clear()
         self.stop_deadline()
+        self.known_now()
         self.broker.partial_bytes -= self._partial
         self._partial = 0
         if self._open:
@@ -106,24 +212,90 @@ class Peer(asyncio.Protocol):
     def ready(self) -> bool:
         return self.connection.state is State.READY
 
+    def end_turn(self) -> None:
+        """What it asked for is long to answer: nothing more is taken from it in this turn."""
+        self.spent = TURN_ROWS
+
+    @property
+    def key(self) -> str:
+        """Tells it apart from others in what repeats itself: strangers by their address only."""
+        return str(self.number) if self.session else f"stranger {self._address}"
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for it to read, results that are no frames yet among them."""
+        buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return buffered + self.at_gate + self.outbox.kept_bytes
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether what comes for it is to be kept as messages: it does not take what it has."""
+        return self.held_up or self.at_gate > UNSENT_MAX or len(self.outbox) > 0
+
+    def known_now(self) -> None:
+        """It is no stranger any more: it has said HELLO, or is gone."""
+        if self._stranger:
+            self._stranger = False
+            self.broker.strangers.left(self._address)
+
+    def expect_within(self, seconds: float, what: str) -> None:
+        """Ends the connection unless `stop_deadline` is called in time."""
+        self.stop_deadline()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._too_slow, what, seconds)
+
     def stop_deadline(self) -> None:
-        """HELLO came in time, or there is nobody left to wait for."""
+        """What was expected came in time, or there is nobody left to wait for."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def say(self, message: Message) -> None:
-        """Writes a message that rests on nothing in the engine, past the gate."""
-        self.write(self.connection.send(message))
+    def encode(self, message: Message) -> bytes:
+        """The message's frame; empty where it can't be sent any more, or no frame can hold it."""
+        try:
+            return self.connection.send(message)
+        except LocalProtocolError as error:
+            if self.ready:
+                # An answer that no frame can hold is its peer's loss and nobody else's.
+                self.refuse(Code.TOO_MANY, f"an answer to it cannot be sent: {error.message}")
+            return b""  # else it left between asking and being answered
+
+    def say(self, *messages: Message) -> None:
+        """Writes messages that rest on nothing in the engine, past the gate, in one piece."""
+        self.write(b"".join(map(self.connection.send, messages)))
 
     def write(self, frames: bytes) -> None:
-        """Writes frames that have passed the gate."""
+        """Writes frames that have passed the gate, after what waits already."""
         transport = self._transport
         if transport is None or transport.is_closing():
+            return
+        if self.outbox:
+            self.outbox.put(frames)
             return
         self.spoke = self.heard if self.heard > self.spoke else self.broker.seconds()
         self._written += len(frames)
         transport.write(frames)
+
+    def write_later(self, messages: list[Message]) -> None:
+        """Writes messages that have passed the gate as soon as the peer takes them."""
+        if self._over:
+            return
+        for message in messages:
+            self.outbox.put(message)
+        if not self.held_up:
+            self._write_waiting()
+        if self.outbox.kept_bytes > self.broker.unsent_limit:
+            self.cut_off(f"{self.outbox.kept_bytes} bytes of results wait for it, and it does not read them")
+
+    def _write_waiting(self) -> None:
+        outbox, transport = self.outbox, self._transport
+        while outbox and transport is not None and not (self.held_up or transport.is_closing()):
+            part = outbox.take()
+            frame = part if isinstance(part, bytes) else self.encode(part)
+            if frame:
+                self._written += len(frame)
+                transport.write(frame)
+        if self._closing:
+            self.close()
 
     def check_that_it_reads(self, now: float) -> None:
         """Cuts the peer off when nothing of what waits for it was taken for SLOW_SECONDS."""
@@ -134,9 +306,16 @@ class Peer(asyncio.Protocol):
         if unsent == 0 or taken > self._taken:
             self._taken, self._taken_at = taken, now
         elif now - self._taken_at > SLOW_SECONDS:
-            self.broker.count_refusal(Code.SLOW)
-            log.warning("%s does not read: %d bytes wait for it; cut off (%s)", self.name, unsent, Code.SLOW)
-            self._transport.abort()
+            self.cut_off(f"it does not read: {unsent} bytes wait for it")
+
+    def cut_off(self, why: str) -> None:
+        """Ends a connection whose peer does not read or was not heard of; it is told where that can be."""
+        self.silent = True
+        if self._transport is None or self._transport.get_write_buffer_size():
+            self.broker.refuse(self, Code.SLOW, why)
+            self.abort()
+        else:
+            self.refuse(Code.SLOW, why)
 
     def _count_partial(self) -> None:
         """Keeps the broker's account of unfinished frames, and ends a peer that goes over the limit."""
@@ -150,9 +329,20 @@ class Peer(asyncio.Protocol):
 
     def refuse(self, code: Code, message: str) -> None:
         """Tells the peer the code that ends the connection, and ends it."""
-        self.broker.count_refusal(code)
-        log.warning("%s refused: %s: %s", self.name, code, message)
+        if self._over:
+            return
+        self.broker.refuse(self, code, message)
+        self.end(code, message)
+
+    def end(self, code: Code, message: str) -> None:
+        """Ends the connection at once with a code; what waits for the peer is dropped."""
+        self._over = True
+        self._incoming = None
+        self.outbox.clear()
+        self.broker.part(self)
         if self.connection.state is not State.CLOSED:
+            if self.connection.state in (State.OPENING, State.GREETING):
+                message = _cut(message, PREAUTH_OUT - _ERROR_FRAME)
             self.say(Error(None, code, message))
         self.close()
 
@@ -160,25 +350,28 @@ class Peer(asyncio.Protocol):
         self.spoke = self.broker.seconds()
         self.say(Heartbeat())
 
-    def farewell(self) -> bytes:
-        """The frame that ends an orderly connection; empty where it has ended already."""
+    def farewell(self) -> Goodbye | None:
+        """What ends an orderly connection; nothing where it has ended already."""
         if self.connection.state in (State.READY, State.CLOSING):
-            return self.connection.send(Goodbye("DONE" if self.leaving else Code.SHUTDOWN))
-        return b""
+            return Goodbye("DONE" if self.leaving else Code.SHUTDOWN)
+        return None
 
     def close(self) -> None:
-        """Closes when everything written has left."""
-        if self._transport is not None:
+        """Closes when everything that waits has been written."""
+        self._closing = True
+        if self._transport is not None and not self.outbox:
             self._transport.close()
 
     def abort(self) -> None:
         """Closes now: the peer is lost."""
+        self._over = True
         if self._transport is not None:
             self._transport.abort()
 
-    def _too_slow(self) -> None:
+    def _too_slow(self, what: str, seconds: float) -> None:
         self._deadline = None
-        self.refuse(Code.SLOW, f"no HELLO within {PREAUTH_SECONDS} s")
+        self.refuse(Code.SLOW, f"no {what} within {seconds:g} s")
+        self.broker.wake()
 
 
 _CREDENTIALS = struct.Struct("3i")
@@ -192,3 +385,14 @@ def _same_user(transport: asyncio.BaseTransport) -> bool:
     packed = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     uid: int = _CREDENTIALS.unpack(packed)[1]
     return uid in (0, os.getuid())
+
+
+def _address(transport: asyncio.BaseTransport) -> str | None:
+    """The host at the other end; None for a Unix socket."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) and name else None
+
+
+def _cut(text: str, limit: int) -> str:
+    """The text's beginning that takes at most `limit` bytes."""
+    return text.encode()[:limit].decode(errors="ignore")

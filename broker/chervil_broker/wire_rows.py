@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chervil.protocol import FAILURE_CODEC, FailureRecord, Message, TaskOption
-from chervil.protocol.limits import FRAME_BATCH
-from chervil.protocol.messages import Deliver, Result, Status
+from chervil.protocol.limits import FRAME_BATCH, ID_MAX
+from chervil.protocol.messages import Cancel, Deliver, Result, Status
 from chervil.protocol.rows import DeliveryRow, StatusRow, batches, weight
 from chervil_broker.bodies import Bodies
 from chervil_broker.engine.effects import Effects
@@ -15,18 +15,23 @@ from chervil_broker.engine.task import Task, View
 #: checked: see rows.weight. Batches that stay below the frame's limit by this need no weighing.
 _ROW_MAX = 1024
 
+#: And what a row of CANCEL takes: an id and two numbers.
+_CANCEL_MAX = ID_MAX + 24
+
 #: The exception that a broker-written failure is to its caller, by kind.
-_FAILURE_TYPES = {
+FAILURE_TYPES = {
     "lost": "chervil.exceptions.WorkerLostError",
     "expired": "chervil.exceptions.TaskRevokedError",
     "revoked": "chervil.exceptions.TaskRevokedError",
+    "rejected": "chervil.exceptions.Reject",
 }
 
 
 def outgoing(effects: Effects, bodies: Bodies, now: int, wall: int) -> Iterator[tuple[int, Message]]:
     """(session, message) for everything that a pump sends, what somebody waits for most first.
 
-    So deliveries leave before the confirms: a worker begins while the publisher reads. `now` and
+    So deliveries leave before the confirms: a worker begins while the publisher reads. Cancels leave before
+    the answers that say what is in force. `now` and
     `wall` are the engine's clocks, for expiries that are counted down.
     """
     for session, tasks in effects.grants:
@@ -38,6 +43,9 @@ def outgoing(effects: Effects, bodies: Bodies, now: int, wall: int) -> Iterator[
         ]
         for part in _split(rows, headers_at=9, body_at=11):
             yield session, Deliver(part)
+    for session, rows in effects.cancels:
+        for cancelled in batches(rows, [_CANCEL_MAX] * len(rows)):
+            yield session, Cancel(cancelled)
     for session, request, views in effects.statuses:
         parts = list(_split([status_row(view, bodies) for view in views], headers_at=None, body_at=3)) or [[]]
         if request is None:
@@ -77,7 +85,7 @@ def status_row(view: View, bodies: Bodies) -> StatusRow:
         kind, message = view.failure
         if message is None and view.handle is not None:
             message = bodies.result(view.handle).body.decode("utf-8", "replace")
-        record = FailureRecord(kind, _FAILURE_TYPES[kind], message, None, view.id, view.name)
+        record = FailureRecord(kind, FAILURE_TYPES[kind], message, None, view.id, view.name)
         return [view.id, view.stage, FAILURE_CODEC, record.pack(), view.info]
     if view.handle is None:
         return [view.id, view.stage, None, None, view.info]

@@ -8,8 +8,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chervil.protocol import Connection, Message, Side
-from chervil.protocol.messages import Hello, Welcome
+from chervil.protocol import Connection, Message, Side, Stage
+from chervil.protocol.messages import (
+    Confirm,
+    Credit,
+    Deliver,
+    Goodbye,
+    Hello,
+    Ok,
+    Publish,
+    Query,
+    Report,
+    Stats,
+    Status,
+    Subscribe,
+    Welcome,
+)
 from chervil_broker.broker import Broker
 from chervil_broker.options import BrokerOptions
 from chervil_broker.store import MemoryStore
@@ -68,6 +82,10 @@ class Talker:
         self.send(Hello(1, 1, [], name, **more))
         return await self.expect(Welcome)
 
+    def vanish(self) -> None:
+        """Ends the connection without a word."""
+        self.writer.transport.abort()
+
 
 class House:
     """The broker, and the socket that it listens on."""
@@ -86,6 +104,64 @@ class House:
         talker = await self.connect()
         await talker.hello(name)
         return talker
+
+    async def worker(
+        self, *rows: list[Any], name: str = "worker@1", credit: int = 100, queue: str = "default"
+    ) -> "Worker":
+        """A worker of one queue that has been delivered these tasks."""
+        talker = await self.connect()
+        welcome = await talker.hello(name)
+        if rows:
+            talker.send(Publish(1, list(rows)))
+            await talker.expect(Confirm)
+        talker.send(Subscribe(2, [queue]), Credit(credit))
+        await talker.expect(Ok)
+        worker = Worker(talker, welcome)
+        while len(worker.leases) < min(len(rows), credit):
+            await worker.delivered()
+        return worker
+
+    async def back(self, welcome: Welcome, name: str = "worker@1") -> "Worker":
+        """The worker on a new connection, after its HELLO."""
+        talker = await self.connect()
+        return Worker(talker, await talker.hello(name, resume=[welcome.session, welcome.secret]))
+
+    async def stages(self, *ids: bytes) -> list[Stage]:
+        """What has become of tasks, asked by somebody else."""
+        asker = await self.guest("asker")
+        asker.send(Query(1, list(ids)))
+        stages = [Stage(row[1]) for row in (await asker.expect(Status)).tasks]
+        asker.send(Goodbye("DONE"))
+        await asker.expect(Goodbye)
+        return stages
+
+    async def stats(self) -> dict[str, Any]:
+        """What STATS reports."""
+        asker = await self.guest("asker")
+        asker.send(Stats(1))
+        report = (await asker.expect(Report)).report
+        asker.send(Goodbye("DONE"))
+        await asker.expect(Goodbye)
+        return report
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Lets the loop go on until something holds; the scenario's deadline is the limit."""
+        while not condition():  # noqa: ASYNC110 -- nothing tells of what the broker holds inside
+            await asyncio.sleep(0.001)
+
+
+class Worker:
+    """A consumer's connection, its session, and the leases it was delivered: (id, lease)."""
+
+    def __init__(self, talker: Talker, welcome: Welcome) -> None:
+        self.talker, self.welcome = talker, welcome
+        self.leases: list[tuple[bytes, int]] = []
+
+    async def delivered(self) -> list[list[Any]]:
+        """The rows of the next DELIVER."""
+        rows = (await self.talker.expect(Deliver)).tasks
+        self.leases.extend((row[0], row[1]) for row in rows)
+        return rows
 
 
 @contextlib.asynccontextmanager

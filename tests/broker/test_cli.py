@@ -39,11 +39,11 @@ def test_every_option_has_a_flag():
 
 
 def test_flags_reach_the_options(run):
-    flags = "--bind 127.0.0.1:1 --bind [::1]:2 --unix b.sock --memory --max-memory 64MB --body-limit 2m --loop asyncio"
+    flags = "--bind 127.0.0.1:1 --bind [::1]:2 --unix b.sock --memory --max-memory 64MB --body-limit 2m --dedup-ids 5 --loop asyncio"
     result, options, _ = run(*flags.split(), "--log-format", "json")
     assert result.exit_code == 0
     assert options == BrokerOptions(
-        ("127.0.0.1:1", "[::1]:2"), "b.sock", True, 64 << 20, 2 << 20, "json", "asyncio"
+        ("127.0.0.1:1", "[::1]:2"), "b.sock", True, 64 << 20, 2 << 20, 5, "json", "asyncio"
     )
 
 
@@ -83,6 +83,7 @@ def test_help_names_every_flag_and_says_what_it_does():
         "--unix PATH",
         "--memory",
         "--max-memory SIZE",
+        "--dedup-ids N",
         "--log-format",
         "--loop",
     ):

@@ -15,3 +15,9 @@ def test_a_body_limit_over_the_protocols_is_refused():
 def test_a_memory_limit_that_holds_nothing_is_refused():
     with pytest.raises(ValueError, match="--max-memory is at least 1MB"):
         BrokerOptions(max_memory=1000)
+
+
+def test_fewer_than_no_remembered_ids_are_refused():
+    assert BrokerOptions(dedup_ids=0).dedup_ids == 0
+    with pytest.raises(ValueError, match="--dedup-ids is a number from 0, not -1"):
+        BrokerOptions(dedup_ids=-1)

@@ -1,26 +1,36 @@
 """What the broker does with peers that break the rules, vanish, or do not read."""
 
 import asyncio
+import contextlib
 import struct
 
 import pytest
 
 from chervil.protocol import Code, State
+from chervil.protocol.limits import FRAME_BATCH, PREAUTH_OUT
 from chervil.protocol.messages import (
     Complete,
+    Completed,
     Confirm,
     Credit,
     Deliver,
     Error,
+    Goodbye,
+    Heartbeat,
     Hello,
     Ok,
     Publish,
     Query,
+    Report,
+    Stats,
     Status,
     Subscribe,
 )
 from chervil_broker import broker as broker_module
 from chervil_broker import peer as peer_module
+from chervil_broker import strangers as strangers_module
+from chervil_broker import upkeep as upkeep_module
+from chervil_broker.upkeep import Upkeep
 from tests.broker.talk import play, task
 
 
@@ -97,23 +107,6 @@ def test_hello_a_byte_at_a_time_is_understood():
     play(scenario)
 
 
-def test_a_socket_that_closes_gives_its_leases_back():
-    async def scenario(house):
-        worker = await house.guest("worker")
-        row = task()
-        worker.send(Publish(1, [row]), Subscribe(2, ["default"]), Credit(1))
-        for kind in (Confirm, Ok, Deliver):
-            await worker.expect(kind)
-        worker.writer.transport.abort()
-        other = await house.guest("other")
-        other.send(Subscribe(1, ["default"]), Credit(1))
-        await other.expect(Ok)
-        (delivery,) = (await other.expect(Deliver)).tasks
-        assert delivery[:3] == [row[0], 2, True]
-
-    play(scenario)
-
-
 def test_the_completion_of_a_lost_lease_is_stale():
     async def scenario(house):
         first, second = await house.guest("first"), await house.guest("second")
@@ -129,7 +122,7 @@ def test_the_completion_of_a_lost_lease_is_stale():
 
 def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
     monkeypatch.setattr(peer_module, "SLOW_SECONDS", 0.02)
-    monkeypatch.setattr(broker_module, "SWEEP_SECONDS", 0.005)
+    monkeypatch.setattr(upkeep_module, "SWEEP_SECONDS", 0.005)
 
     async def scenario(house):
         guest = await house.guest()
@@ -137,9 +130,9 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
         ids = [number.to_bytes(16, "big") for number in range(8000)]
         for request in range(40):
             guest.send(Query(request, ids))
-        sweeper = asyncio.create_task(house.broker.sweep())
+        upkeep = asyncio.create_task(Upkeep(house.broker).run())
         await house.broker.all_gone.wait()
-        sweeper.cancel()
+        upkeep.cancel()
         assert house.broker.stats()["counters"]["refused_slow"] == 1
 
     caplog.set_level("WARNING")
@@ -148,7 +141,7 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
 
 
 def test_a_peer_that_reads_slowly_gets_everything(monkeypatch):
-    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 20)
+    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 18)
 
     async def scenario(house):
         guest = await house.guest()
@@ -165,6 +158,124 @@ def test_a_peer_that_reads_slowly_gets_everything(monkeypatch):
     play(scenario)
 
 
+def test_who_says_goodbye_and_reads_slowly_still_gets_everything(monkeypatch):
+    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 18)
+
+    async def scenario(house):
+        guest = await house.guest()
+        guest.writer.transport.pause_reading()
+        ids = [number.to_bytes(16, "big") for number in range(8000)]
+        guest.send(*[Query(request, ids) for request in range(30)], Goodbye("DONE"))
+        await house.until(lambda: house.broker.peers[1].held_up)
+        guest.writer.transport.resume_reading()
+        came = []
+        with contextlib.suppress(EOFError):
+            while True:
+                came.append(await guest.next())
+        assert type(came.pop()) is Goodbye
+        assert sum(len(status.tasks) for status in came) == 30 * len(ids)
+
+    play(scenario)
+
+
+def test_what_is_said_to_a_peer_that_does_not_read_waits_its_turn(monkeypatch):
+    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 16)
+
+    async def scenario(house):
+        reader = await house.guest("reader")
+        rows = [task(body=b"x" * 100_000) for _ in range(50)]
+        for request, row in enumerate(rows):
+            reader.send(Publish(request, [row]))
+            await reader.expect(Confirm)
+        reader.writer.transport.pause_reading()
+        reader.send(Subscribe(1, ["default"]), Credit(1000))
+        peer = house.broker.peers[1]
+        await house.until(lambda: len(peer.outbox) > 0)
+        peer.beat()
+        reader.writer.transport.resume_reading()
+        delivered = 0
+        while type(message := await reader.next()) is not Heartbeat:
+            delivered += len(message.tasks) if type(message) is Deliver else 0
+        assert delivered == len(rows)
+
+    play(scenario, max_memory=256 << 20)
+
+
+def test_requests_are_not_answered_faster_than_they_are_read(monkeypatch):
+    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 18)
+
+    async def scenario(house):
+        guest, other = await house.guest(), await house.guest()
+        peer = house.broker.peers[1]
+        guest.writer.transport.pause_reading()
+        asked = [Stats(number) for number in range(20_000)]
+        guest.send(*asked)
+        await house.until(lambda: peer.held_up)
+        for number in range(20):  # the broker goes on with others, and takes nothing more from this one
+            other.send(Publish(number, [task()]))
+            await other.expect(Confirm)
+        assert peer.unsent < 1 << 20
+        assert len(peer.outbox) < 10
+        guest.writer.transport.resume_reading()
+        assert [(await guest.expect(Report)).request for _ in asked] == list(range(20_000))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_consumer_with_endless_credit_that_does_not_read_costs_no_second_copy(size, monkeypatch):
+    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 20)
+    rows = (20 << 20) // size if size > 1000 else 20_000
+
+    async def scenario(house):
+        publisher, reader = await house.guest(), await house.guest("worker")
+        for start in range(0, rows, 500):
+            for row in range(start, min(start + 500, rows)):
+                publisher.send(Publish(row, [task(body=b"x" * size)]))
+            for _ in range(start, min(start + 500, rows)):
+                await publisher.expect(Confirm)
+        reader.writer.transport.pause_reading()
+        reader.send(Subscribe(1, ["default"]), Credit(2**63 - 1))
+        await house.until(lambda: house.broker.engine.stats()["counters"]["delivered"] > 0)
+        publisher.send(Publish(9, [task()]))
+        await publisher.expect(Confirm)
+        peer = house.broker.peers[2]
+        assert peer.held_up
+        delivered = house.broker.engine.stats()["counters"]["delivered"]
+        assert peer.unsent <= (2 << 20) + FRAME_BATCH
+        publisher.send(Publish(10, [task()]))
+        await publisher.expect(Confirm)
+        assert house.broker.engine.stats()["counters"]["delivered"] == delivered
+        reader.writer.transport.resume_reading()
+        got = 0
+        while got < rows + 2:
+            got += len((await reader.expect(Deliver)).tasks)
+
+    play(scenario, max_memory=256 << 20)
+
+
+def test_results_that_wait_for_a_peer_have_a_limit(monkeypatch, caplog):
+    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 18)
+
+    async def scenario(house):
+        house.broker.unsent_limit = 4 << 20
+        rows = [task() for _ in range(100)]
+        worker = await house.worker(*rows)
+        for index, row in enumerate(rows):
+            worker.talker.send(Complete(index + 1, [[row[0], 1, 1, "json", b"r" * 100_000]]))
+        for _ in rows:
+            await worker.talker.expect(Completed)
+        reader = await house.guest("reader")
+        reader.writer.transport.pause_reading()
+        reader.send(Query(1, [row[0] for row in rows]))
+        await house.until(lambda: len(house.broker.peers) == 1)
+        assert house.broker.stats()["counters"]["refused_slow"] == 1
+
+    caplog.set_level("WARNING")
+    play(scenario, max_memory=256 << 20)
+    assert "reader refused: SLOW" in caplog.text
+
+
 def test_unfinished_frames_have_a_limit_together():
     async def scenario(house):
         house.broker.partial_limit = 1 << 20
@@ -179,15 +290,46 @@ def test_unfinished_frames_have_a_limit_together():
     play(scenario, max_memory=1 << 20)
 
 
-def test_too_many_connections_are_refused(monkeypatch):
+def test_too_many_connections_are_refused_with_a_code(monkeypatch):
     monkeypatch.setattr(broker_module, "CONNECTIONS_MAX", 1)
 
     async def scenario(house):
         guest = await house.guest()
-        assert await (await house.connect()).ended()
+        refused = await house.connect()
+        assert (await refused.expect(Error)).code == Code.TOO_MANY
+        assert await refused.ended()
         guest.send(Publish(1, [task()]))
         assert (await guest.expect(Confirm)).accepted == 1
         assert house.broker.stats()["counters"]["refused_too_many"] == 1
+
+    play(scenario)
+
+
+def test_strangers_have_a_limit_until_they_say_hello_or_leave(monkeypatch):
+    monkeypatch.setattr(strangers_module, "PREAUTH_PEERS_MAX", 2)
+
+    async def scenario(house):
+        first, second, third = [await house.connect() for _ in range(3)]
+        assert (await third.expect(Error)).code == Code.TOO_MANY
+        assert await third.ended()
+        await first.hello()
+        second.vanish()
+        await house.until(lambda: len(house.broker.strangers) == 0)
+        await house.guest()
+        await house.guest()
+
+    play(scenario)
+
+
+def test_a_stranger_is_told_little():
+    async def scenario(house):
+        stranger = await house.connect()
+        await house.until(lambda: len(house.broker.peers) == 1)
+        house.broker.peers[1].refuse(Code.BAD_FIELD, "\N{SNOWMAN}" * 2000)
+        data = await stranger.reader.read()
+        assert PREAUTH_OUT - 128 < len(data) <= PREAUTH_OUT
+        (error,) = stranger.connection.receive(data)
+        assert error.code == Code.BAD_FIELD
 
     play(scenario)
 

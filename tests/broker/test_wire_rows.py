@@ -1,7 +1,8 @@
 from chervil.protocol import Stage, unpack_failure
+from chervil.protocol.frames import FrameWriter
 from chervil.protocol.limits import FRAME_BATCH
-from chervil.protocol.messages import Confirm, Deliver, Result, Status
-from chervil_broker.bodies import Bodies, ResultBody, TaskBody
+from chervil.protocol.messages import Confirm, Deliver, Ok, Result, Status
+from chervil_broker.bodies import Bodies
 from chervil_broker.engine.effects import Effects
 from chervil_broker.engine.task import Task, View
 from chervil_broker.wire_rows import outgoing, status_row
@@ -10,8 +11,8 @@ ID = b"i" * 16
 
 
 def granted(bodies: Bodies, body: bytes, options=None) -> Task:
-    handle = bodies.put(TaskBody(None, "json", body))
-    return Task(ID, "tasks.add", "default", 0, options, handle, len(body), 1, 0)
+    handle = bodies.put_task(None, "json", body)
+    return Task(ID, "tasks.add", "default", 0, options, handle, len(body), 1, 0, ("publisher", 0))
 
 
 def test_deliveries_leave_first_and_replies_last():
@@ -57,8 +58,7 @@ def test_an_answer_in_parts_says_that_more_comes():
     bodies = Bodies()
     effects = Effects()
     views = [
-        View(ID, Stage.SUCCESS, bodies.put(ResultBody("json", b"r" * 200_000)), None, "t", None)
-        for _ in range(3)
+        View(ID, Stage.SUCCESS, bodies.put_result("json", b"r" * 200_000), None, "t", None) for _ in range(3)
     ]
     effects.statuses.append((1, 7, views))
     messages = [message for _, message in outgoing(effects, bodies, 0, 0)]
@@ -84,6 +84,16 @@ def test_a_failure_that_the_broker_writes_is_a_failure_record():
 
 def test_a_lost_tasks_message_is_what_its_worker_said():
     bodies = Bodies()
-    handle = bodies.put(ResultBody(None, b"SIGSEGV (pid 9)"))
+    handle = bodies.put_result(None, b"SIGSEGV (pid 9)")
     row = status_row(View(ID, Stage.DEAD, handle, ("lost", None), "tasks.add", None), bodies)
     assert unpack_failure(row[3]).message == "SIGSEGV (pid 9)"
+
+
+def test_cancels_leave_before_answers_and_fit_their_frames():
+    effects = Effects()
+    effects.replies.append((1, Ok(1, 1)))
+    effects.cancels.append((1, [[f"{number:0128}", 2**63 - 1, 9] for number in range(5000)]))
+    *cancels, ok = [message for _, message in outgoing(effects, Bodies(), 0, 0)]
+    assert type(ok) is Ok
+    assert sum(len(cancel.tasks) for cancel in cancels) == 5000
+    assert all(len(FrameWriter().frame((54, cancel.tasks))) <= FRAME_BATCH for cancel in cancels)

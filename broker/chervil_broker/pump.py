@@ -1,0 +1,276 @@
+"""The pump: what the engine has decided goes to the store, through the gate, to the peers.
+
+It runs once a turn of the loop: whatever all peers have sent in this turn is decided together,
+journaled as one batch, and leaves as one write a peer.
+"""
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from chervil.protocol import FINAL, Code, Message, Stage, to_text
+from chervil.protocol.messages import Completed, Confirm, Result, Status
+from chervil.protocol.messages import Window as WindowMessage
+from chervil_broker.gate import Gate
+from chervil_broker.peer import Peer
+from chervil_broker.wire_rows import outgoing
+
+if TYPE_CHECKING:
+    from chervil_broker.broker import Broker
+
+log = logging.getLogger("chervil.broker")
+
+#: How long an answer that nobody waits for may wait for another frame to the same peer. Measured: two
+#: writes and two wakeups less in every round trip.
+UNHURRIED_SECONDS = 0.01
+#: And how many of them, and of what length: no peer can pile up more here in that time.
+UNHURRIED_MAX = 64
+UNHURRIED_ROWS_MAX = 100
+
+_UNWATCHED = FINAL | {Stage.UNKNOWN}
+
+
+class _Leaving:
+    """What one run of the pump sends: frames by peer, then messages for those who are slow to read."""
+
+    __slots__ = ("frames", "later")
+
+    def __init__(self) -> None:
+        self.frames: dict[Peer, list[bytes]] = {}
+        self.later: dict[Peer, list[Message]] = {}
+
+    def add(self, peer: Peer, message: Message) -> None:
+        if peer.must_wait or peer in self.later:
+            self.later.setdefault(peer, []).append(message)
+            return
+        frame = peer.encode(message)
+        if not frame:
+            return
+        peer.at_gate += len(frame)
+        known = self.frames.get(peer)
+        if known is None:
+            self.frames[peer] = [frame]
+        else:
+            known.append(frame)
+
+    def write(self) -> None:
+        for peer, parts in self.frames.items():
+            frames = parts[0] if len(parts) == 1 else b"".join(parts)
+            peer.at_gate -= len(frames)
+            peer.write(frames)
+        for peer, messages in self.later.items():
+            peer.write_later(messages)
+
+
+class Pump:
+    """Runs the engine for one broker, in its event loop."""
+
+    def __init__(self, broker: "Broker") -> None:
+        self._broker = broker
+        self._gate = Gate()
+        broker.store.on_durable = self._gate.open_to
+        self._loop = asyncio.get_running_loop()
+        #: Replies that the engine does not make, for the next run; and peers that said GOODBYE.
+        self.replies: list[tuple[Peer, Message]] = []
+        self.leaving: list[Peer] = []
+        #: When it last ran, in seconds.
+        self.ran_at = broker.seconds()
+        self._awake = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        #: Answers that wait for company; whether the next run sends them without.
+        self._unhurried: dict[Peer, list[Message]] = {}
+        self._hurry = self._hurry_timer_runs = False
+        #: The store's sequence of the last batch.
+        self._sequence = 0
+
+    def wake(self) -> None:
+        """Runs once, after all that this turn of the loop brings."""
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._wake_up)
+
+    def forget(self, peer: Peer) -> None:
+        """The connection is gone: nothing more can be sent there."""
+        self._unhurried.pop(peer, None)
+
+    def _wake_up(self) -> None:
+        self._awake = False
+        self.run()
+
+    def run(self, *, hurry: bool = False) -> None:
+        """Takes what the engine has decided so far, and sends it; all of it with `hurry`."""
+        broker = self._broker
+        now, wall = time.monotonic_ns(), time.time_ns()
+        broker.engine.tick(now, wall)
+        self.ran_at = now / 1e9
+        effects = broker.engine.pump()
+        replies, self.replies = self.replies, []
+        leaving = _Leaving()
+        self._follow_memory(leaving)
+        for session, message in outgoing(effects, broker.bodies, now, wall):
+            peer = broker.served.get(session)
+            if peer is None:
+                continue
+            if type(message) is Confirm and message.exceptions:
+                self._note_refused_rows(leaving, peer, message.exceptions)
+            elif type(message) is Result:
+                peer.watching.difference_update([row[0] for row in message.tasks])
+            elif self._may_wait(peer, message):
+                self._unhurried.setdefault(peer, []).append(message)
+                continue
+            for earlier in self._unhurried.pop(peer, ()):
+                leaving.add(peer, earlier)
+            leaving.add(peer, message)
+        for peer, message in replies:
+            leaving.add(peer, message)
+        hurry, self._hurry = hurry or self._hurry, False
+        if self._unhurried:
+            self._add_unhurried(leaving, hurry=hurry)
+        for peer in self.leaving:
+            farewell = peer.farewell()
+            if farewell is not None:
+                leaving.add(peer, farewell)
+        broker.bodies.free(effects.freed)
+        for event, details in effects.events:
+            _log_event(event, details)
+        for session in effects.ended:
+            broker.sessions.drop(session)
+        self._release_when_durable(effects.records, leaving)
+        self._set_timer()
+
+    def _follow_memory(self, leaving: _Leaving) -> None:
+        """Closes and opens publishers' windows as the engine's memory goes."""
+        broker = self._broker
+        windows = broker.windows
+        closed = broker.engine.publishing_state != "open"
+        if not closed and windows.idle:
+            return
+        everyone = {peer.number: peer.window for peer in broker.served.values() if peer.ready}
+        for number, window in windows.follow(broker.engine.room(), everyone, closed=closed):
+            self._tell_window(leaving, broker.peers.get(number), window.limit)
+
+    def _tell_window(self, leaving: _Leaving, peer: Peer | None, limit: int) -> None:
+        if peer is not None and peer.ready:
+            leaving.add(peer, WindowMessage(limit))
+
+    def reopen_windows(self) -> None:
+        """Lets publishers try again that were refused FULL while others had room."""
+        leaving = _Leaving()
+        for number, window in self._broker.windows.reopen():
+            self._tell_window(leaving, self._broker.peers.get(number), window.limit)
+        self._gate.hold(self._sequence, leaving.write)
+
+    def _note_refused_rows(self, leaving: _Leaving, peer: Peer, exceptions: list[list[Any]]) -> None:
+        """Counts and logs the rows of a PUBLISH that were refused; FULL closes the publisher's window."""
+        counts: dict[str, int] = {}
+        messages: dict[str, str] = {}
+        for _, code, message in exceptions:
+            counts[code] = counts.get(code, 0) + 1
+            messages[code] = message
+        for code, count in counts.items():
+            if code != Code.DUPLICATE:
+                self._broker.refuse(peer, Code(code), messages[code], count)
+        if Code.FULL in counts and self._broker.windows.refused(peer.number, peer.window):
+            self._tell_window(leaving, peer, peer.window.limit)
+
+    def _may_wait(self, peer: Peer, message: Message) -> bool:
+        """Whether nobody waits for this answer: it goes along with the next frame to its peer.
+
+        So does a COMPLETED without exceptions, as a worker only keeps its completions until then, and
+        the answer to a WATCH of unfinished tasks, as what is waited for is the RESULT.
+        """
+        if type(message) is Completed:
+            return message.exceptions is None and self._may_still_wait(peer)
+        if type(message) is not Status or message.request not in peer.watches:
+            return False
+        if not message.more:
+            peer.watches.discard(message.request)
+        finished = [row[0] for row in message.tasks if row[1] in _UNWATCHED]
+        peer.watching.difference_update(finished)
+        return (
+            not message.more
+            and not finished
+            and len(message.tasks) <= UNHURRIED_ROWS_MAX
+            and self._may_still_wait(peer)
+        )
+
+    def _may_still_wait(self, peer: Peer) -> bool:
+        return len(self._unhurried.get(peer, ())) < UNHURRIED_MAX
+
+    def _add_unhurried(self, leaving: _Leaving, *, hurry: bool) -> None:
+        """Sends what has waited for company long enough, or whose peer leaves."""
+        for peer in [peer for peer in self._unhurried if hurry or peer.leaving]:
+            for message in self._unhurried.pop(peer):
+                leaving.add(peer, message)
+        if self._unhurried and not self._hurry_timer_runs:
+            self._hurry_timer_runs = True
+            self._loop.call_later(UNHURRIED_SECONDS, self._waited_long_enough)
+
+    def _waited_long_enough(self) -> None:
+        self._hurry_timer_runs = False
+        self._hurry = True
+        self.wake()
+
+    def _release_when_durable(self, records: list[tuple[Any, ...]], leaving: _Leaving) -> None:
+        ending, self.leaving = self.leaving, []
+
+        def release() -> None:
+            leaving.write()
+            for peer in ending:
+                peer.close()
+
+        # A batch without records rests on the one before it.
+        if records:
+            self._sequence = self._broker.store.append(records)
+        self._gate.hold(self._sequence, release)
+
+    def _set_timer(self) -> None:
+        """Runs again when the engine's next timer is due, on either clock."""
+        due, wall_due = self._broker.engine.next_timer()
+        waits = []
+        if due is not None:
+            waits.append(due - time.monotonic_ns())
+        if wall_due is not None:
+            waits.append(wall_due - time.time_ns())
+        if not waits:
+            return
+        # Upkeep looks again soon enough after a step of the wall clock.
+        wait = max(0.0, min(waits) / 1e9)
+        at = self._loop.time() + wait
+        if self._timer is not None:
+            if self._timer_at <= at and not self._timer.cancelled() and self._timer_at > self._loop.time():
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(wait, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self.wake()
+
+
+_EVENTS = {
+    "queue_without_consumer": (
+        "queue %(queue)r: %(ready)d tasks wait and no worker consumes it; "
+        "start one: chervil -A MODULE worker -Q %(queue)s"
+    ),
+    "unknown_task": "queue %(queue)r: task %(name)r waits; no worker of this queue knows that name",
+    "task_dead": "%(name)s[%(id)s] is DEAD after %(attempts)d attempts were lost",
+    "task_rejected": "%(name)s[%(id)s] is DEAD: rejected by %(worker)s: %(reason)s",
+    "task_parked": "queue %(queue)r: %(count)d tasks %(name)r are DEAD: %(reason)s",
+    "dead_dropped": "%(count)d dead letters were dropped: they took more than %(limit)d bytes",
+    "session_lost": "worker %(worker)s did not come back; leases that go back: %(leases)d",
+    "stale_completions": "%(worker)s completed tasks that it had lost meanwhile: %(count)d",
+}
+
+
+def _log_event(event: str, details: dict[str, Any]) -> None:
+    if "id" in details:
+        details = details | {"id": to_text(details["id"])}
+    text = _EVENTS.get(event)
+    if text is None:
+        log.info("%s %s", event, details)
+    else:
+        log.warning(text, details)

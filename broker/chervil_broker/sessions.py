@@ -1,0 +1,93 @@
+"""Sessions that outlive their connections: who may take one up again, and which wait for that.
+
+The engine knows a session by a number. A client knows it by an id, and proves with a secret that it
+is its own (protocol.md, section 3); of the secret only a hash is kept.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import NamedTuple
+
+#: Sessions that are kept without a connection. Each costs about 2 KiB besides its leases, which count as
+#: tasks do: all workers of a large site may be cut off at once. Beyond it the oldest is given up.
+SUSPENDED_MAX = 10_000
+ID_SIZE = 16
+SECRET_SIZE = 32
+
+
+class WrongSecret(Exception):
+    """Somebody named a session that is here and could not prove that it is its own."""
+
+
+class Credentials(NamedTuple):
+    """What WELCOME tells of a session."""
+
+    id: bytes
+    secret: bytes
+
+
+class _Known(NamedTuple):
+    id: bytes
+    secret_hash: bytes
+    name: str
+
+
+class Sessions:
+    """Every session that the engine has, by its number and by its id."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        """`random` gives so many unguessable bytes."""
+        self._random = random
+        self._last = 0
+        self._known: dict[int, _Known] = {}
+        self._numbers: dict[bytes, int] = {}
+        #: Numbers of those without a connection, oldest first.
+        self._suspended: dict[int, None] = {}
+
+    def open(self, name: str) -> tuple[int, Credentials]:
+        """A new session of the client of that name: its number, and what proves it."""
+        self._last += 1
+        credentials = Credentials(self._random(ID_SIZE), self._random(SECRET_SIZE))
+        self._known[self._last] = _Known(credentials.id, _hashed(credentials.secret), name)
+        self._numbers[credentials.id] = self._last
+        return self._last, credentials
+
+    def find(self, credentials: Credentials) -> int | None:
+        """The session that these prove; None for one that is not here. Raises WrongSecret."""
+        number = self._numbers.get(credentials.id)
+        if number is None:
+            return None
+        if not hmac.compare_digest(self._known[number].secret_hash, _hashed(credentials.secret)):
+            raise WrongSecret
+        return number
+
+    def name(self, number: int) -> str:
+        """What its client called itself when it was opened."""
+        return self._known[number].name
+
+    def suspend(self, number: int) -> list[int]:
+        """Its connection is gone. Returns the sessions that are one too many: close and drop them."""
+        self._suspended[number] = None
+        return list(self._suspended)[: max(0, len(self._suspended) - SUSPENDED_MAX)]
+
+    def resume(self, number: int) -> None:
+        """It has a connection again."""
+        self._suspended.pop(number, None)
+
+    def drop(self, number: int) -> None:
+        """The engine has closed it: nobody can take it up any more."""
+        known = self._known.pop(number)
+        del self._numbers[known.id]
+        self._suspended.pop(number, None)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+def _hashed(secret: bytes) -> bytes:
+    """What is kept of a secret. It is random and 256 bits long: there is nothing to guess slowly."""
+    return hashlib.sha256(secret).digest()

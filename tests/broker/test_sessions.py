@@ -1,0 +1,54 @@
+import itertools
+
+import pytest
+
+from chervil_broker import sessions as sessions_module
+from chervil_broker.sessions import Credentials, Sessions, WrongSecret
+
+
+@pytest.fixture
+def sessions():
+    numbers = itertools.count(1)
+    return Sessions(lambda size: next(numbers).to_bytes(size, "big"))
+
+
+def test_a_session_is_found_by_its_id_and_secret(sessions):
+    first, proof_of_first = sessions.open("worker@a")
+    second, proof_of_second = sessions.open("worker@b")
+    assert first != second
+    assert (len(proof_of_first.id), len(proof_of_first.secret)) == (16, 32)
+    assert sessions.find(proof_of_first) == first
+    assert sessions.find(proof_of_second) == second
+    assert sessions.name(second) == "worker@b"
+
+
+def test_a_wrong_secret_is_told_from_an_unknown_session(sessions):
+    _, (id_, secret) = sessions.open("worker@a")
+    with pytest.raises(WrongSecret):
+        sessions.find(Credentials(id_, b"x" * 32))
+    assert sessions.find(Credentials(b"x" * 16, secret)) is None
+
+
+def test_secrets_are_not_kept(sessions):
+    _, proof = sessions.open("worker@a")
+    assert repr(proof.secret) not in repr(vars(sessions))
+
+
+def test_what_is_dropped_is_unknown_and_leaves_nothing(sessions):
+    number, proof = sessions.open("worker@a")
+    sessions.suspend(number)
+    sessions.drop(number)
+    assert sessions.find(proof) is None
+    assert number not in sessions
+    assert len(sessions) == 0
+    assert sessions.suspend(sessions.open("worker@b")[0]) == []
+
+
+def test_beyond_the_limit_the_oldest_suspended_are_one_too_many(sessions, monkeypatch):
+    monkeypatch.setattr(sessions_module, "SUSPENDED_MAX", 2)
+    numbers = [sessions.open(f"worker@{n}")[0] for n in range(4)]
+    assert sessions.suspend(numbers[0]) == []
+    assert sessions.suspend(numbers[1]) == []
+    sessions.resume(numbers[0])
+    assert sessions.suspend(numbers[2]) == []
+    assert sessions.suspend(numbers[3]) == [numbers[1]]

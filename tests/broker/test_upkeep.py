@@ -1,0 +1,160 @@
+"""Heartbeats, silence, peers that do not read, idle garbage collection."""
+
+import asyncio
+import gc
+
+from chervil.protocol import Code
+from chervil.protocol.messages import (
+    Confirm,
+    Error,
+    Grow,
+    Heartbeat,
+    Ok,
+    Publish,
+    Query,
+    Report,
+    Resume,
+    Stats,
+    Subscribe,
+)
+from chervil_broker import broker as broker_module
+from chervil_broker import refusals as refusals_module
+from chervil_broker import upkeep as upkeep_module
+from chervil_broker.upkeep import Upkeep
+from tests.broker.talk import play, task
+
+
+def test_heartbeats_are_owed_by_and_to_workers(monkeypatch):
+    monkeypatch.setattr(upkeep_module, "SWEEP_SECONDS", 0.005)
+    monkeypatch.setattr(upkeep_module, "HEARTBEAT_MS", 20)
+
+    async def scenario(house):
+        sweeper = asyncio.create_task(Upkeep(house.broker).run())
+        worker = await house.guest()
+        worker.send(Subscribe(1, ["default"]))
+        await worker.expect(Ok)
+        await worker.expect(Heartbeat)
+        await worker.expect(Heartbeat)
+        sweeper.cancel()
+
+    play(scenario)
+
+
+def test_a_silent_worker_is_taken_for_lost(monkeypatch, caplog):
+    monkeypatch.setattr(upkeep_module, "SWEEP_SECONDS", 0.005)
+    monkeypatch.setattr(upkeep_module, "SILENCE_SECONDS", 0.02)
+
+    async def scenario(house):
+        sweeper = asyncio.create_task(Upkeep(house.broker).run())
+        publisher, worker = await house.guest("publisher"), await house.guest("silent@here")
+        worker.send(Subscribe(1, ["default"]))
+        await worker.expect(Ok)
+        assert (await worker.expect(Error)).code == Code.SLOW
+        assert await worker.ended()
+        publisher.send(Publish(1, [task()]))
+        await publisher.expect(Confirm)
+        sweeper.cancel()
+
+    caplog.set_level("WARNING")
+    play(scenario)
+    assert "silent@here refused: SLOW: it was silent" in caplog.text
+
+
+def test_an_idle_broker_collects_garbage(monkeypatch):
+    monkeypatch.setattr(upkeep_module, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(upkeep_module, "COLLECT_SECONDS", 0)
+    collected = asyncio.Event()
+    monkeypatch.setattr(gc, "collect", collected.set)
+
+    async def scenario(house):
+        monkeypatch.setattr(house.broker, "wake", lambda: None)
+        sweeper = asyncio.create_task(Upkeep(house.broker).run())
+        assert await asyncio.wait_for(collected.wait(), 5)
+        sweeper.cancel()
+
+    play(scenario)
+
+
+def test_a_broker_that_was_stopped_itself_takes_nobody_for_lost():
+    async def scenario(house):
+        worker = await house.guest("worker")
+        worker.send(Subscribe(1, ["default"]))
+        await worker.expect(Ok)
+        (peer,) = house.broker.peers.values()
+        awake = peer.heard + 100
+        upkeep = Upkeep(house.broker)
+        upkeep.look_after_peers(awake)
+        assert await answers(worker)
+        peer.heard = awake - upkeep_module.SILENCE_SECONDS - 1
+        upkeep.look_after_peers(awake + upkeep_module.SWEEP_SECONDS)
+        assert (await worker.expect(Error)).code == Code.SLOW
+        assert await worker.ended()
+
+    async def answers(worker):
+        worker.send(Stats(2))
+        return await worker.expect(Report)
+
+    play(scenario)
+
+
+def test_a_silent_workers_session_is_kept_for_longer(monkeypatch, caplog):
+    monkeypatch.setattr(broker_module, "GRACE_CLOSED_MS", 0)
+
+    async def scenario(house):
+        row = task()
+        worker = await house.worker(row)
+        (peer,) = house.broker.peers.values()
+        Upkeep(house.broker).look_after_peers(peer.heard)
+        peer.heard -= upkeep_module.SILENCE_SECONDS + 1
+        Upkeep(house.broker).look_after_peers(house.broker.seconds())
+        assert await worker.talker.expect(Error) == Error(
+            None, Code.SLOW, "it was silent for 21 s: taken for lost"
+        )
+        assert await worker.talker.ended()
+        back = await house.back(worker.welcome)
+        back.talker.send(Resume(1, [[row[0], 1, 1]], 0))
+        assert await back.talker.expect(Ok) == Ok(1, 1)
+
+    caplog.set_level("INFO")
+    play(scenario)
+    assert "worker worker@1 is gone; what it has is kept for it for 30 s" in caplog.text
+
+
+def test_where_too_much_waits_for_all_together_the_slowest_is_cut_off():
+    async def scenario(house):
+        house.broker.unsent_limit = 3 << 20
+        slow, slower, quick = [await house.guest(name) for name in ("slow", "slower", "quick")]
+        for talker in (slow, slower):
+            talker.writer.transport.pause_reading()
+        ids = [number.to_bytes(16, "big") for number in range(8000)]
+        for talker, requests in ((slow, 12), (slower, 16)):
+            talker.send(*[Query(n, ids) for n in range(requests)])
+        peers = house.broker.peers
+        await house.until(lambda: peers[1].unsent > 1 << 20 and peers[2].unsent > 2 << 20)
+        Upkeep(house.broker).look_after_peers(house.broker.seconds())
+        await house.until(lambda: 2 not in peers)
+        assert set(peers) == {1, 3}
+        quick.send(Stats(1))
+        counters = (await quick.expect(Report)).report["counters"]
+        assert counters["refused_slow"] == 1
+
+    play(scenario)
+
+
+def test_refusals_that_repeat_themselves_are_logged_by_and_by(monkeypatch, caplog):
+    monkeypatch.setattr(upkeep_module, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(refusals_module, "QUIET_SECONDS", 0.01)
+
+    async def scenario(house):
+        peer = await house.guest("web-1")
+        upkeep = asyncio.create_task(Upkeep(house.broker).run())
+        peer.send(*[Grow(n, b"i" * 16, 1) for n in range(50)])
+        for _ in range(50):
+            await peer.expect(Error)
+        await house.until(lambda: len(caplog.messages) == 2)
+        upkeep.cancel()
+
+    caplog.set_level("WARNING")
+    play(scenario)
+    assert caplog.messages[0].startswith("web-1 refused: NOT_IMPLEMENTED: GROW is for a later release")
+    assert "(49 more in" in caplog.messages[1]
