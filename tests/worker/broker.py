@@ -18,6 +18,7 @@ from chervil.protocol.messages import (
     Heartbeat,
     Hello,
     Ok,
+    Resume,
     Started,
     Subscribe,
     Welcome,
@@ -63,19 +64,27 @@ class ScriptedBroker:
         self._listener.listen()
         self._listener.settimeout(DEADLINE)
         self.hello: Hello | None = None
-        self.subscribed: Subscribe | None = None
         self._sock: socket.socket | None = None
         self._start()
+
+    subscribed: Subscribe | None
 
     def _start(self) -> None:
         self.connection = Connection(Side.BROKER)
         self.credit = 0
         self.delivered = 0
+        self.subscribed = None
         self.rows: list[list[Any]] = []
         self.started: list[bytes] = []
         self.heartbeats = 0
         self.said_goodbye = False
         self.answers_completions = True
+        #: What it says to claims: how many rows are in force.
+        self.grants = 1
+        #: Claims of tasks that run at most once: [id, lease, True].
+        self.claims: list[list[Any]] = []
+        #: The inventory of a resumed session: (id, lease) -> state.
+        self.inventory: dict[tuple[bytes, int], int] | None = None
         self.inbox: list[Message] = []
 
     def accept(self) -> Hello:
@@ -88,12 +97,19 @@ class ScriptedBroker:
         self.hello = hello
         return hello
 
-    def welcome(self, heartbeat_ms: int = 10_000, body_limit: int = BODY_DEFAULT) -> Subscribe:
-        """Says WELCOME and waits for the subscription and some credit."""
+    def welcome(
+        self,
+        heartbeat_ms: int = 10_000,
+        body_limit: int = BODY_DEFAULT,
+        *,
+        resumed: bool = False,
+        instance: bytes = b"i",
+    ) -> Subscribe:
+        """Says WELCOME and waits for the subscription and, in a new session, for some credit."""
         self.connection.accept_frames_up_to(1 << 24)
         options = {1: "memory", 5: body_limit}
-        self.send(Welcome(1, [], b"i" * 16, b"s" * 16, b"x" * 32, False, heartbeat_ms, options))
-        self.until(lambda: self.credit > 0)
+        self.send(Welcome(1, [], instance * 16, b"s" * 16, b"x" * 32, resumed, heartbeat_ms, options))
+        self.until(lambda: self.subscribed is not None and (resumed or self.credit > 0))
         assert self.subscribed is not None
         return self.subscribed
 
@@ -172,8 +188,16 @@ class ScriptedBroker:
             self.rows += message.tasks
             if self.answers_completions:
                 self.send(Completed(message.sequence))
+        elif isinstance(message, Started) and message.request is not None:
+            self.claims += message.tasks
+            self.send(Ok(message.request, self.grants))
         elif isinstance(message, Started):
             self.started += [started[0] for started in message.tasks]
+        elif isinstance(message, Resume):
+            self.inventory = (self.inventory or {}) | {
+                (id_, lease): state for id_, lease, state in message.inventory
+            }
+            self.send(Ok(message.request, len(message.inventory)))
         elif isinstance(message, Subscribe):
             self.subscribed = message
             self.send(Ok(message.request))

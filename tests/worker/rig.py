@@ -6,10 +6,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from chervil.protocol import Outcome
-from chervil_worker import control, packets
+from chervil_worker import control, log, packets
 from chervil_worker.child import READY
 from chervil_worker.children import Children
-from chervil_worker.slots import Slots, Task
+from chervil_worker.machine import Machine
+from chervil_worker.slots import Slots
+from chervil_worker.tasks import Task
 from tests.worker.broker import DEADLINE, task_id
 
 
@@ -23,21 +25,46 @@ class Clock:
         return self.now
 
 
+#: Process ids of children that are not there: more than the system has.
+_NOBODY = 2**22 + 1
+
+
 class Rig:
-    """Children on real sockets: the owner, the nursery and each child are the test."""
+    """Children on real sockets and a machine without a broker: the nursery and each child are the test.
+
+    What the machine would tell the broker stays in its outbox.
+    """
 
     def __init__(self, count: int) -> None:
-        self.slots = Slots(count)
+        self.machine = Machine(count, ["q"], ["add"], {}, 1)
+        self._count = count
         self._link_end, self._nursery = packets.pair()
-        self.children = Children(self.slots, count, self._link_end, self)
-        self.outcomes: list[tuple[bytes | str, int, str | None, bytes | None]] = []
-        self.reported: list[bytes | str] = []
+        self.children = Children(self.machine, count, self._link_end, self.changed)
         self.changes = 0
         #: (slot, the child's end) of each child that was asked for.
         self.spawned: list[tuple[int, socket.socket]] = []
+        #: Whether the nursery tells of a child as soon as it is asked for one.
+        self.prompt = True
         self._something = asyncio.Event()
         self._ids = 0
-        asyncio.get_running_loop().add_reader(self._nursery.fileno(), self._hear)
+        self._forgotten = 0
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._nursery.fileno(), self._hear)
+
+    @property
+    def slots(self) -> Slots:
+        return self.machine.slots
+
+    @property
+    def outcomes(self) -> list[tuple[bytes | str, int, str | None, bytes | None]]:
+        """(id, outcome, codec, body) of what the machine would tell the broker."""
+        rows = [[*row, None, None][:5] for row in self.machine.outbox.untold()]
+        return [(row[0], row[2], row[3], row[4]) for row in rows[self._forgotten :]]
+
+    @property
+    def reported(self) -> list[object]:
+        """The ids of tasks that the machine would report as started."""
+        return [row[0] for row in self.machine.outbox._started]
 
     def _hear(self) -> None:
         received = control.receive(self._nursery)
@@ -45,21 +72,33 @@ class Rig:
         message, (descriptor,) = received
         assert isinstance(message, control.Spawn)
         self.spawned.append((message.slot, socket.socket(fileno=descriptor)))
+        if self.prompt:
+            self.children.born(message.slot, _NOBODY + len(self.spawned))
         self._something.set()
-
-    # The owner
-
-    def complete(
-        self, task: Task, outcome: int, codec: str | None, body: bytes | None, options: dict[int, Any] | None
-    ) -> None:
-        self.outcomes.append((task.id, outcome, codec, body))
-
-    def started(self, task: Task) -> None:
-        self.reported.append(task.id)
 
     def changed(self) -> None:
         self.changes += 1
+        self._loop.call_soon(self.turn)
         self._something.set()
+
+    def turn(self) -> None:
+        """What the link does at the end of a loop turn."""
+        self.children.act()
+        self.machine.flush(0)
+        log.write(self.machine.lines)
+        self.machine.lines.clear()
+        self._something.set()
+
+    def look(self) -> None:
+        """Has every slot looked into."""
+        self.machine.looks.update(range(self._count))
+        self.turn()
+
+    def tick(self, now: int) -> None:
+        """What the link does when its timer goes off."""
+        self.children.read()
+        self.machine.tick(now)
+        self.turn()
 
     # What a test does
 
@@ -88,7 +127,7 @@ class Rig:
         ids = [task_id(self._ids + n) for n in range(1, count + 1)]
         self._ids += count
         self.slots.deliver([Task(each, 1, "add", payload) for each in ids])
-        self.children.assign()
+        self.turn()
         return ids
 
     async def deepen(self, child: socket.socket, depth: int) -> None:
@@ -97,7 +136,11 @@ class Rig:
             done = len(self.outcomes) + len(self.deliver(1))
             answer(child, take(child))
             await self.until(lambda done=done: len(self.outcomes) == done)
-        self.outcomes.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Leaves out of `outcomes` what is there now."""
+        self._forgotten += len(self.outcomes)
 
     def close(self) -> None:
         self.children.close()

@@ -13,10 +13,12 @@ import msgpack
 import pytest
 
 from chervil import Chervil
-from chervil.exceptions import Retry
-from chervil.protocol import Outcome, RetryOption, TaskOption, unpack_failure
+from chervil.exceptions import Reject, Retry
+from chervil.protocol import Outcome, RetryOption, RevokedOption, TaskOption, unpack_failure
 from chervil_worker import completion, log, packets
 from chervil_worker.child import READY, Child
+from chervil_worker.options import WorkerOptions
+from chervil_worker.terms import special_terms
 from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, run_all, task_id
 from tests.worker.conftest import StartWorker, Watched, stop
 
@@ -47,11 +49,16 @@ def app() -> Chervil:
     def bad_retry() -> None:
         raise Retry(when="soon")  # type: ignore[arg-type]
 
+    @app.task(name="refuse")
+    def refuse(requeue: bool) -> None:
+        raise Reject("bad order", requeue)
+
     return app
 
 
 def complete(app: Chervil, *given: Any, deadline: int | None = None, **more: Any) -> completion.Parts:
-    return Child(app, "me@here").complete(row(1, *given, **more), deadline, LIMIT)
+    terms = special_terms(app.tasks, app.conf, WorkerOptions(concurrency=1))
+    return Child(app, "me@here", terms).complete(row(1, *given, **more), deadline, LIMIT)
 
 
 def test_result_is_encoded_with_the_apps_serializer(app: Chervil):
@@ -73,7 +80,9 @@ def test_call_decides_whether_its_result_is_kept(app: Chervil):
 
 def test_serializer_that_the_app_does_not_accept_is_refused(app: Chervil):
     app.conf.accept_content = ("msgpack",)
-    assert unpack_failure(complete(app, "add", 1, 2)[2]).type.endswith("DecodeError")
+    parts = complete(app, "add", 1, 2)
+    assert parts[0] == Outcome.REJECT
+    assert unpack_failure(parts[2]).type.endswith("DecodeError")
 
 
 def test_system_exit_is_a_failure_and_not_the_end(app: Chervil):
@@ -101,6 +110,7 @@ def test_retry_that_asks_for_what_cannot_be_is_a_failure(app: Chervil):
 def test_deadline_of_the_monotonic_clock_is_kept(app: Chervil):
     assert complete(app, "add", 1, 2, deadline=time.monotonic_ns() + 10**12)[0] == Outcome.SUCCESS
     expired = complete(app, "add", 1, 2, deadline=time.monotonic_ns())
+    assert (expired[0], expired[3]) == (Outcome.REVOKED, {RevokedOption.EXPIRED: True})
     assert unpack_failure(expired[2]).kind == "expired"
 
 
@@ -110,7 +120,9 @@ def test_deadline_of_the_monotonic_clock_is_kept(app: Chervil):
         ("add", (1, 2), "succeeded in 0."),
         ("again", ("x",), "retry: in 1 s: ValueError: busy"),
         ("exit", (), "failed: SystemExit: 3"),
-        ("nowhere", (), "failed: NotRegistered: this worker has no task 'nowhere'"),
+        ("nowhere", (), "rejected: NotRegistered: this worker has no task 'nowhere'; it is parked"),
+        ("refuse", (False,), "rejected: bad order; it is parked as a dead letter"),
+        ("refuse", (True,), "rejected: bad order; back to its queue"),
     ],
 )
 def test_each_run_is_one_line(
@@ -126,7 +138,7 @@ def test_each_run_is_one_line(
 def test_serves_packets_until_the_link_is_gone(app: Chervil):
     link, theirs = packets.pair()
     link.settimeout(10)
-    thread = threading.Thread(target=Child(app, "me@here").serve, args=(theirs,))
+    thread = threading.Thread(target=Child(app, "me@here", {}).serve, args=(theirs,))
     thread.start()
     try:
         ready = packets.receive(link)
@@ -177,6 +189,20 @@ def test_forked_copy_that_comes_back_from_its_task_ends_and_answers_nothing(
     assert broker.outcomes()[task_id(50)] == Outcome.LOST
     assert stop(worker, broker) == 0
     assert "ignored" not in worker.said()
+
+
+def test_task_that_cuts_its_process_off_is_lost_and_no_other(
+    start_worker: StartWorker, broker: ScriptedBroker, proj: Path
+):
+    (proj / "rude.py").write_text(
+        "import os\nfrom proj import app\n@app.task\ndef cut(): os.closerange(3, 256)\n"
+    )
+    worker = start_worker("-c", "1", module="rude")
+    broker.greet()
+    broker.deliver(row(1, "rude.cut"), row(2, "proj.add", 1, 2))
+    broker.until(lambda: len(broker.rows) >= 2)
+    assert broker.outcomes() == {task_id(1): Outcome.LOST, task_id(2): Outcome.SUCCESS}
+    assert "rude.cut[00000000-0000-0000-0000-000000000001] closed or replaced the socket" in worker.said()
 
 
 def test_children_draw_different_random_numbers(

@@ -35,6 +35,11 @@ def test_flags_become_options(ran: Ran):
     assert ran.options == WorkerOptions(3, ("a", "b"), "me@%n", "INFO", ("m1", "m2"), "json")
 
 
+def test_time_limits_are_seconds(ran: Ran):
+    invoke("--time-limit", "10", "--soft-time-limit", "2.5")
+    assert ran.options == WorkerOptions(time_limit=10.0, soft_time_limit=2.5)
+
+
 def test_nothing_given_means_the_defaults(ran: Ran):
     invoke()
     assert ran.options == WorkerOptions()

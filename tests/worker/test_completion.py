@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from chervil import Chervil
-from chervil.exceptions import EncodeError, Retry, TaskRevokedError
+from chervil.exceptions import DecodeError, EncodeError, Reject, Retry
 from chervil.execution import Finished, execute
-from chervil.protocol import Outcome, RetryOption, TaskOption, unpack_failure
+from chervil.protocol import Outcome, RejectOption, RetryOption, RevokedOption, TaskOption, unpack_failure
 from chervil.request import Request
 from chervil.task import Task
 from chervil_worker import completion
@@ -74,18 +74,40 @@ def test_failure_record_names_exception_task_and_the_users_frame(task: Task[...,
     assert "execution.py" not in record.traceback
 
 
-def test_refusal_is_a_failure_of_the_given_kind_without_a_run():
-    outcome, codec, body, options = completion.refusal(row(4, "add"), TaskRevokedError("too late"), "expired")
-    assert (outcome, codec, options) == (Outcome.FAILURE, "failure", None)
+def test_refusal_is_a_reject_without_a_run():
+    outcome, codec, body, options = completion.refusal(row(4, "add"), DecodeError("not json"))
+    assert (outcome, codec, options) == (Outcome.REJECT, "failure", None)
     record = unpack_failure(body)
-    assert (record.kind, record.message, record.traceback) == ("expired", "too late", None)
+    assert (record.kind, record.message, record.traceback) == ("rejected", "not json", None)
     assert (record.task_id, record.task_name) == (task_id(4), "add")
 
 
-def test_refusal_carries_the_traceback_that_it_is_given():
-    parts = completion.refusal(row(4, "add"), ValueError("no"), traceback="line 1\n")
+@pytest.mark.parametrize(
+    ("rejection", "options"),
+    [(Reject("bad order"), None), (Reject("bad order", requeue=True), {RejectOption.REQUEUE: True})],
+)
+def test_rejection_says_why_and_whether_it_goes_back(
+    task: Task[..., Any], rejection: Reject, options: dict[int, Any] | None
+):
+    request, delivery, _ = run(task, "again")
+    finished = Finished(Outcome.REJECT, None, rejection, "line 1\n", None)
+    parts = completion.rejection(request, delivery, finished)
+    assert (parts[0], parts[1], parts[3]) == (Outcome.REJECT, "failure", options)
     record = unpack_failure(parts[2])
-    assert (record.kind, record.traceback) == ("exception", "line 1\n")
+    assert (record.kind, record.type) == ("rejected", "chervil.exceptions.Reject")
+    assert (record.message, record.traceback) == ("bad order", "line 1\n")
+
+
+def test_expiry_is_a_revoked_that_says_so():
+    outcome, codec, body, options = completion.expiry(row(4, "add"))
+    assert (outcome, codec, options) == (Outcome.REVOKED, "failure", {RevokedOption.EXPIRED: True})
+    assert unpack_failure(body).kind == "expired"
+
+
+def test_outcome_that_cannot_be_sent_is_a_failure():
+    outcome, codec, body, options = completion.not_sent(row(4, "add"), EncodeError("a set"))
+    assert (outcome, codec, options) == (Outcome.FAILURE, "failure", None)
+    assert unpack_failure(body).kind == "exception"
 
 
 def test_retry_tells_its_cause_its_delay_and_what_changes(task: Task[..., Any]):
@@ -153,18 +175,23 @@ def test_failures_come_as_records(start_worker: StartWorker, broker: ScriptedBro
         row(8, "proj.add", body=b"[1]"),
     )
     broker.until(lambda: len(broker.rows) == 8)
-    assert set(broker.outcomes().values()) == {Outcome.FAILURE}
+    assert broker.outcomes() == {
+        **dict.fromkeys(map(task_id, (1, 4, 5)), Outcome.FAILURE),
+        **dict.fromkeys(map(task_id, (2, 3, 8)), Outcome.REJECT),
+        **dict.fromkeys(map(task_id, (6, 7)), Outcome.REVOKED),
+    }
+    assert [r[5] for r in broker.rows if r[2] == Outcome.REVOKED] == [{RevokedOption.EXPIRED: True}] * 2
     records = {r[0]: unpack_failure(r[4]) for r in broker.rows}
     kinds = [(records[task_id(n)].kind, records[task_id(n)].type.rpartition(".")[2]) for n in range(1, 9)]
     assert kinds == [
         ("exception", "ZeroDivisionError"),
-        ("exception", "NotRegistered"),
-        ("exception", "DecodeError"),
+        ("rejected", "NotRegistered"),
+        ("rejected", "DecodeError"),
         ("exception", "EncodeError"),
         ("exception", "EncodeError"),
         ("expired", "TaskRevokedError"),
         ("expired", "TaskRevokedError"),
-        ("exception", "DecodeError"),
+        ("rejected", "DecodeError"),
     ]
     assert stop(worker, broker) == 0
     assert "proj.fail[00000000-0000-0000-0000-000000000001] failed: ZeroDivisionError: no" in worker.said()

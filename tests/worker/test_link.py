@@ -4,8 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-from chervil.protocol import Outcome
-from chervil.protocol.messages import Completed, Error, Goodbye
+from chervil.protocol import Outcome, unpack_failure
+from chervil.protocol.messages import Cancel, Complete, Completed, Error, Goodbye
 from tests.worker.broker import ScriptedBroker, results, row, run_all, task_id
 from tests.worker.conftest import StartWorker, Watched, stop, wait_for_file, wait_until_said
 
@@ -73,7 +73,7 @@ def test_large_arguments_and_results_pass(start_worker: StartWorker, broker: Scr
 def test_warm_stop_waits_for_running_tasks_and_returns_the_rest(
     start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
 ):
-    worker = start_worker("-c", "1")
+    worker = start_worker("-c", "2")
     broker.greet()
     gate, note = tmp_path / "gate", tmp_path / "note"
     broker.deliver(row(1, "proj.note_and_wait", str(note), str(gate)))
@@ -120,8 +120,49 @@ def test_second_signal_cuts_running_tasks_off(
     broker.until_closed()
     assert worker.wait() == 1
     assert child.gone_within(GONE_SECONDS)
-    assert broker.rows == []
-    assert "running tasks that were cut off, and run again: 1" in worker.said()
+    ((_, _, outcome, _, body, options, _),) = broker.rows
+    assert (outcome, body, options) == (Outcome.RELEASE, b"worker stopped", {2: True})
+    assert broker.said_goodbye
+    assert "goes back to the broker: worker stopped" in worker.said()
+
+
+def test_cold_stop_while_the_broker_is_away_tells_it_when_it_comes_back_at_once(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    note = tmp_path / "note"
+    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
+    child = Watched([int(wait_for_file(note))])
+    broker.hang_up()
+    wait_until_said(worker, "lost the broker")
+    worker.signal(signal.SIGTERM)
+    wait_until_said(worker, "once more")
+    worker.signal(signal.SIGTERM)
+    broker.accept()
+    broker.welcome(resumed=True)
+    broker.until_closed()
+    assert {id_: row[5] for id_, row in ((row[0], row) for row in broker.rows)} == {task_id(1): {2: True}}
+    assert worker.wait() == 1
+    assert child.gone_within(GONE_SECONDS)
+
+
+def test_cold_stop_without_a_broker_ends_all_the_same(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    note = tmp_path / "note"
+    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
+    child = Watched([int(wait_for_file(note))])
+    broker.stop_listening()
+    broker.hang_up()
+    worker.signal(signal.SIGTERM)
+    wait_until_said(worker, "once more")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 1
+    assert child.gone_within(GONE_SECONDS)
+    assert "did not confirm, completions: 1" in worker.said()
 
 
 def test_kill_9_of_the_nursery_ends_the_worker_without_orphans(
@@ -186,7 +227,35 @@ def test_reconnects_after_the_broker_was_away(start_worker: StartWorker, broker:
     assert worker.said().count("connected to the broker again") == 1
 
 
-def test_task_that_outlives_its_connection_is_completed_in_vain(
+def test_session_is_taken_up_with_inventory_and_completions(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "1")
+    assert broker.accept().resume is None
+    broker.welcome()
+    broker.answers_completions = False
+    broker.deliver(row(1, "proj.add", 1, 2))
+    broker.until(lambda: broker.rows)
+    gate, note = tmp_path / "gate", tmp_path / "note"
+    broker.deliver(row(2, "proj.note_and_wait", str(note), str(gate)))
+    wait_for_file(note)
+    broker.hang_up()
+    assert broker.accept().resume == [b"s" * 16, b"x" * 32]
+    broker.welcome(resumed=True)
+    assert broker.inventory == {(task_id(1), 1): 1, (task_id(2), 1): 1}
+    broker.until(lambda: broker.rows)
+    assert broker.outcomes() == {task_id(1): Outcome.SUCCESS}
+    kinds = [type(message).__name__ for message in broker.inbox[:4]]
+    assert kinds == ["Hello", "Resume", "Complete", "Subscribe"]
+    gate.touch()
+    broker.until(lambda: len(broker.rows) == 2)
+    assert broker.outcomes()[task_id(2)] == Outcome.SUCCESS
+    assert [message.sequence for message in broker.inbox if isinstance(message, Complete)] == [1, 2]
+    assert stop(worker, broker) == 0
+    assert "connected to the broker again: tasks kept: 2" in worker.said()
+
+
+def test_task_that_finished_while_the_broker_was_away_is_told_when_it_is_back(
     start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
 ):
     worker = start_worker("-c", "1")
@@ -198,13 +267,138 @@ def test_task_that_outlives_its_connection_is_completed_in_vain(
     broker.until_closed()
     broker.accept()
     gate.touch()
-    broker.welcome()
-    broker.deliver(row(2, "proj.add", 1, 2))
+    broker.welcome(resumed=True)
     broker.until(lambda: broker.rows)
-    assert broker.outcomes() == {task_id(2): Outcome.SUCCESS}
+    assert broker.outcomes() == {task_id(1): Outcome.SUCCESS}
     assert stop(worker, broker) == 0
     assert "be right back" in worker.said()
-    assert "tasks that finished after their connection was lost, and did not count: 1" in worker.said()
+
+
+def test_broker_that_was_started_anew_is_named_and_running_tasks_finish_for_nothing(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "2")
+    broker.greet()
+    gate = tmp_path / "gate"
+    broker.deliver(row(1, "proj.wait_for", str(gate)))
+    broker.until(lambda: broker.started)
+    broker.hang_up()
+    broker.accept()
+    broker.welcome(instance=b"j")
+    broker.deliver(row(2, "proj.add", 1, 2))
+    broker.until(lambda: broker.rows)
+    gate.touch()
+    assert broker.outcomes() == {task_id(2): Outcome.SUCCESS}
+    assert stop(worker, broker) == 0
+    assert "started anew and has forgotten its tasks (--memory)" in worker.said()
+    assert "whose results are dropped: 1" in worker.said()
+    assert "tasks that finished after their session was over, and did not count: 1" in worker.said()
+
+
+def test_session_that_the_broker_called_wrong_is_not_taken_up_again(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    start_worker("-c", "1")
+    broker.greet()
+    broker.send(Error(None, "BAD_STATE", "RESUME out of turn"))
+    broker.until_closed()
+    assert broker.accept().resume is None
+
+
+def test_broker_that_delivers_more_than_it_may_is_left(start_worker: StartWorker, broker: ScriptedBroker):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    broker.deliver_anyway(*[row(n, "proj.add", n, 1) for n in range(1, 41)])
+    broker.until_closed()
+    broker.accept()
+    broker.welcome(resumed=True)
+    assert broker.inventory == {}
+    broker.deliver(row(1, "proj.add", 1, 2))
+    broker.until(lambda: broker.rows)
+    assert stop(worker, broker) == 0
+    assert "delivers more than it was given credit for" in worker.said()
+
+
+def test_task_that_runs_at_most_once_is_claimed_before_it_begins(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    broker.deliver(row(1, "proj.add", 1, 2, options={12: True}))
+    broker.until(lambda: broker.rows)
+    assert broker.claims == [[task_id(1), 1, True]]
+    assert broker.outcomes() == {task_id(1): Outcome.SUCCESS}
+    broker.grants = 0
+    broker.deliver(row(2, "proj.add", 1, 2, options={12: True}))
+    broker.until(lambda: len(broker.claims) == 2)
+    broker.deliver(row(3, "proj.add", 1, 2))
+    broker.until(lambda: len(broker.rows) == 2)
+    assert task_id(2) not in broker.outcomes()
+    assert stop(worker, broker) == 0
+
+
+def test_running_task_that_is_called_off_with_a_signal_is_revoked(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    note = tmp_path / "note"
+    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
+    child = Watched([int(wait_for_file(note))])
+    broker.send(Cancel([[task_id(1), 1, int(signal.SIGTERM)]]))
+    broker.until(lambda: broker.rows)
+    assert child.gone_within(GONE_SECONDS)
+    (revoked,) = broker.rows
+    assert revoked[2] == Outcome.REVOKED
+    assert unpack_failure(revoked[4]).message == "terminated by SIGTERM"
+    broker.deliver(row(2, "proj.add", 1, 2))
+    broker.until(lambda: task_id(2) in broker.outcomes())
+    assert stop(worker, broker) == 0
+    assert "revoked while it ran: terminated by SIGTERM" in worker.said()
+
+
+def test_running_task_that_is_called_off_without_a_signal_goes_on(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    start_worker("-c", "1")
+    broker.greet()
+    note, gate = tmp_path / "note", tmp_path / "gate"
+    broker.deliver(row(1, "proj.note_and_wait", str(note), str(gate)))
+    wait_for_file(note)
+    broker.send(Cancel([[task_id(1), 1, None]]))
+    gate.touch()
+    broker.until(lambda: broker.rows)
+    assert broker.outcomes() == {task_id(1): Outcome.SUCCESS}
+
+
+def test_task_over_its_time_limit_is_killed_though_its_process_is_stopped(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    note = tmp_path / "note"
+    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never"), options={18: 700}))
+    pid = int(wait_for_file(note))
+    child = Watched([pid])
+    os.kill(pid, signal.SIGSTOP)
+    broker.until(lambda: broker.rows)
+    assert child.gone_within(GONE_SECONDS)
+    (failed,) = broker.rows
+    record = unpack_failure(failed[4])
+    assert (failed[2], record.kind) == (Outcome.FAILURE, "time_limit")
+    assert record.type == "chervil.exceptions.TimeLimitExceeded"
+    assert stop(worker, broker) == 0
+    assert "ran longer than its time limit of 0.7 s, on attempt 1: its process was killed" in worker.said()
+
+
+def test_time_limit_of_the_flag_holds_for_every_task(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    start_worker("-c", "1", "--time-limit", "0.5")
+    broker.greet()
+    broker.deliver(row(1, "proj.wait_for", str(tmp_path / "never")))
+    broker.until(lambda: broker.rows)
+    assert unpack_failure(broker.rows[0][4]).kind == "time_limit"
 
 
 def test_refused_token_at_start_ends_the_worker(start_worker: StartWorker, broker: ScriptedBroker):

@@ -35,3 +35,11 @@ def test_json_lines_carry_what_a_line_is_about(capsys: pytest.CaptureFixture[str
     log.task.error("no", extra={"task_name": "t", "task_id": "7"})
     line = json.loads(capsys.readouterr().err)
     assert (line["message"], line["task_name"], line["task_id"]) == ("no", "t", "7")
+
+
+def test_lines_of_code_without_io_are_written_with_what_they_are_about(capsys: pytest.CaptureFixture[str]):
+    log.set_up("json", logging.WARNING)
+    log.write([log.Line(logging.ERROR, "100 %", "t", "7"), log.Line(logging.INFO, "too fine")])
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["message"], said["task_name"], said["task_id"]) == ("100 %", "t", "7")

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from chervil import Chervil
 from chervil.cli.common import Common
 from chervil.protocol import Outcome
-from chervil_worker import control, nursery, packets
+from chervil_worker import control, lifeline, log, nursery, packets
 from chervil_worker.child import READY
 from chervil_worker.options import WorkerOptions
 from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, run_all, task_id
@@ -124,12 +125,17 @@ def test_manifest_says_what_the_link_must_know_of_the_app(start: Start, proj: Pa
         "app = Chervil('shop', broker='chervil://h:1', task_default_queue='mail')\n"
         "@app.task\n"
         "def sell(): pass\n"
+        "@app.task(time_limit=2.5, acks_late=False, reject_on_worker_lost=False)\n"
+        "def careful(): pass\n"
+        "@app.task(soft_time_limit=1)\n"
+        "def soft(): pass\n"
     )
     (proj / "more.py").write_text("from shop import app\n@app.task\ndef extra(): pass\n")
     manifest = start(app="shop", include="more").hear()
     assert isinstance(manifest, control.Manifest)
     assert manifest[:3] == ("shop", "chervil://h:1", "mail")
     assert {"shop.sell", "more.extra"} <= set(manifest.tasks)
+    assert manifest.limits == {"shop.careful": [2500, True, True]}, "a soft limit is the children's affair"
     assert manifest.tasks == sorted(manifest.tasks)
 
 
@@ -337,6 +343,24 @@ def test_kill_9_of_the_link_leaves_no_process(
     assert tree.gone_within(GONE_SECONDS)
 
 
+def test_kill_9_of_link_and_nursery_at_once_leaves_no_process(
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+):
+    worker = start_worker("-c", "2")
+    broker.greet()
+    note = tmp_path / "note"
+    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
+    wait_for_file(note)
+    nursery, children = worker.tree()
+    tree = Watched([nursery, *children])
+    # Stopped first, so that neither of them sees the other's end and does something about it.
+    for pid in (worker.pid, nursery):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (worker.pid, nursery):
+        os.kill(pid, signal.SIGKILL)
+    assert tree.gone_within(GONE_SECONDS)
+
+
 def test_link_killed_during_the_import_takes_the_nursery_with_it(start_worker: StartWorker, proj: Path):
     note = proj / "importing"
     (proj / "slow.py").write_text(f"import time\nopen({str(note)!r}, 'w').close()\ntime.sleep(60)\n")
@@ -360,6 +384,22 @@ def test_threads_of_the_import_are_named_once(start_worker: StartWorker, broker:
     assert results(broker)[task_id(1)] == 3
     assert stop(worker, broker) == 0
     assert worker.said().count("ticker") == 1
+
+
+def test_threads_that_python_does_not_know_are_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    ours, theirs = packets.pair()
+    app = Chervil("proj", set_as_current=False)
+    monkeypatch.setattr(lifeline, "thread_count", lambda: threading.active_count() + 2)
+    caplog.set_level("WARNING", log.worker.name)
+    with ours, theirs:
+        alone = nursery.Nursery(app, WorkerOptions(concurrency=1), theirs)
+        alone._name_threads()
+        os.close(alone._wakeup_read)
+        os.close(alone._wakeup_write)
+    (record,) = caplog.records
+    assert "2 of a library's own" in record.getMessage()
 
 
 def test_included_modules_are_loaded(start_worker: StartWorker, broker: ScriptedBroker, proj: Path):

@@ -41,6 +41,9 @@ def test_defaults_are_those_of_the_documents():
         ({"queues": ("q" * 256,)}, "at most 255 bytes"),
         ({"queues": tuple(map(str, range(1025)))}, "at most 1024 queues"),
         ({"hostname": "n" * 300}, "--hostname"),
+        ({"time_limit": 0.0}, "--time-limit is more than 0"),
+        ({"soft_time_limit": float("nan")}, "--soft-time-limit is more than 0"),
+        ({"time_limit": 1e10}, "--time-limit is more than 0 and at most"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(given: dict, message: str):

@@ -3,7 +3,7 @@ from chervil.protocol.limits import ROWS_MAX
 from chervil.protocol.messages import Complete, Completed, Credit, Started
 from chervil_worker import outbox
 from chervil_worker.outbox import UNANSWERED_BYTES_MAX, UNANSWERED_MAX, Outbox
-from chervil_worker.slots import Task
+from chervil_worker.tasks import Task
 
 
 def task(number: int = 1) -> Task:
@@ -94,3 +94,40 @@ def test_so_does_one_that_answers_no_large_results(monkeypatch):
     assert not any(isinstance(message, Credit) for message in box.flush(10, 1))
     box.completed(Completed(1))
     assert box.flush(10, 1) == [Credit(10)]
+
+
+def test_what_was_not_answered_is_sent_again_under_its_old_sequence():
+    box = Outbox()
+    for number in (1, 2):
+        box.complete(task(number), Outcome.SUCCESS, "json", b"1")
+        box.flush(number, 1)
+    box.completed(Completed(1))
+    box.started(task(3))
+    box.answered(task(4), [Outcome.SUCCESS, "json", b"2", None])
+    assert [row[0] for row in box.untold()] == [task(2).id, task(4).id]
+    assert box.sequence == 2
+    assert box.resend() == [Complete(2, [[task(2).id, 3, 1, "json", b"1", None]])]
+    # The report of a long run is in the inventory, and credit counts from 0 again.
+    assert box.flush(1, 1) == [Complete(3, [[task(4).id, 3, 1, "json", b"2", None]]), Credit(1)]
+
+
+def test_broker_may_deliver_as_much_as_it_was_ever_told_on_this_connection():
+    box = Outbox()
+    for credit in (40, 10):
+        box.flush(credit, 1)
+    assert box.allowed == 40, "a cut may come too late"
+    box.resend()
+    assert box.allowed == 0
+
+
+def test_bytes_that_wait_for_a_broker_that_is_away_count_too(monkeypatch):
+    monkeypatch.setattr(outbox, "UNANSWERED_BYTES_MAX", 1000)
+    box = Outbox()
+    for expected in (False, True):
+        box.complete(task(), Outcome.SUCCESS, "json", bytes(500))
+        box.weigh()
+        assert box.full == expected
+    box.flush(0, 1)
+    assert box.full
+    box.completed(Completed(1))
+    assert not box.full

@@ -11,6 +11,7 @@ from chervil.address import BrokerURL
 from chervil.protocol import Connection, Message, RequestRefused, Side
 from chervil.protocol.limits import MISSED_HEARTBEATS
 from chervil.protocol.messages import (
+    Cancel,
     Completed,
     Credit,
     Deliver,
@@ -18,6 +19,7 @@ from chervil.protocol.messages import (
     Goodbye,
     Heartbeat,
     Hello,
+    Ok,
     Subscribe,
     Welcome,
 )
@@ -37,6 +39,8 @@ class Owner:
     def __init__(self) -> None:
         self.rows: list[DeliveryRow] = []
         self.completions: list[Completed] = []
+        self.cancels: list[list[Any]] = []
+        self.oks: list[Ok] = []
         self.losses = 0
         self.told = asyncio.Event()
 
@@ -46,6 +50,12 @@ class Owner:
     def completed(self, message: Completed) -> None:
         self.completions.append(message)
         self.told.set()
+
+    def cancelled(self, rows: list[list[Any]]) -> None:
+        self.cancels += rows
+
+    def ok(self, message: Ok) -> None:
+        self.oks.append(message)
 
     def lost(self) -> None:
         self.losses += 1
@@ -153,12 +163,36 @@ def test_greets_with_name_version_and_token(play: Play, monkeypatch: pytest.Monk
         current, welcome = await connecting
         assert current.open
         assert welcome.options == {1: "memory"}
-        current.subscribe(["a", "b"], ["add"], 4, 77)
+        current.send([Subscribe(1, ["a", "b"], ["add"], {1: 4, 3: 77})])
         assert await peer.hear() == Subscribe(1, ["a", "b"], ["add"], {1: 4, 3: 77})
         current.close()
         assert place.owner.losses == 0, "told when it is gone, not before"
         assert await ended(current) == "the connection was closed"
         assert not current.open
+        assert place.owner.losses == 1
+
+    play(story)
+
+
+def test_session_to_take_up_is_named_in_the_greeting(play: Play):
+    async def story(place: Place) -> None:
+        resume = [b"s" * 16, b"x" * 32]
+        connecting = asyncio.create_task(session.connect(place.owner, place.url, "me@here", resume))
+        peer = await place.peer()
+        hello = await peer.hear()
+        assert isinstance(hello, Hello)
+        assert hello.resume == resume
+        peer.welcome()
+        await connecting
+
+    play(story)
+
+
+def test_connection_to_a_broker_that_is_not_trusted_ends_at_once(play: Play):
+    async def story(place: Place) -> None:
+        current, _ = await place.greeted()
+        current.abort("it says too much")
+        assert await ended(current) == "it says too much"
         assert place.owner.losses == 1
 
     play(story)
@@ -228,13 +262,15 @@ def test_token_file_that_cannot_be_read_is_a_refusal_of_our_own(play: Play, monk
 def test_deliveries_and_answers_reach_the_owner(play: Play):
     async def story(place: Place) -> None:
         current, peer = await place.greeted()
-        current.subscribe(["q"], ["add"], 1, 77)
+        current.send([Subscribe(1, ["q"], ["add"])])
         current.send([Credit(2)])
         assert isinstance(await peer.hear(), Subscribe)
         assert await peer.hear() == Credit(2)
         rows = [row(1, "add", 1, 2), row(2, "add", 3, 4)]
-        peer.say(Deliver(rows), Completed(5, [[0, 2]]))
+        peer.say(Ok(1, 3), Cancel([[b"x" * 16, 1, 15]]), Deliver(rows), Completed(5, [[0, 2]]))
         await asyncio.wait_for(place.owner.told.wait(), DEADLINE)
+        assert place.owner.oks == [Ok(1, 3)]
+        assert place.owner.cancels == [[b"x" * 16, 1, 15]]
         assert [each[:12] for each in place.owner.rows] == rows
         assert place.owner.completions == [Completed(5, [[0, 2]])]
 
@@ -261,8 +297,10 @@ def test_goodbye_of_the_broker_ends_the_session_in_its_words(play: Play, goodbye
 def test_error_after_the_welcome_ends_the_session(play: Play):
     async def story(place: Place) -> None:
         current, peer = await place.greeted()
+        assert current.refused is None
         peer.say(Error(None, "BAD_FIELD", "credit is no number"))
         assert await ended(current) == "BAD_FIELD: credit is no number"
+        assert current.refused == "BAD_FIELD"
         assert await peer.hear() is None
 
     play(story)
@@ -321,7 +359,7 @@ def test_no_heartbeat_is_sent_right_after_something_else(play: Play):
 def test_silent_broker_is_hung_up_on_after_the_heartbeats_that_it_may_miss(play: Play):
     async def story(place: Place) -> None:
         current, _ = await place.greeted()
-        may_miss = (MISSED_HEARTBEATS + 0.5) * CALM_MS / 1000
+        may_miss = MISSED_HEARTBEATS * CALM_MS / 1000
         current._received_at -= may_miss - 60
         current._watch()
         assert current._transport is not None

@@ -10,8 +10,8 @@ from chervil_worker.slots import (
     RESPAWN_FIRST_NS,
     RESPAWN_MAX_NS,
     Slots,
-    Task,
 )
+from chervil_worker.tasks import Task, TaskTerms
 
 LATER = LONG_RUN_NS + 1
 
@@ -159,8 +159,9 @@ def test_death_loses_the_task_that_was_taken_and_no_other():
     deepen(slots)
     slots.deliver(tasks(3))
     ((_, some),) = slots.assign(0)
-    lost, delay = slots.died(0, [task.number for task in some[1:]], 1)
+    lost, mark, delay = slots.died(0, [task.number for task in some[1:]], 1)
     assert [task.name for task in lost] == ["t0"]
+    assert mark is None
     assert delay == 0
     assert [task.name for task in slots.surplus()] == ["t2"]  # one place: the new child's
     slots.ready(0)
@@ -171,7 +172,7 @@ def test_children_that_take_no_task_are_replaced_ever_later():
     slots = Slots(1)
     delays = []
     for _ in range(7):
-        delays.append(slots.died(0, [], 0)[1])
+        delays.append(slots.died(0, [], 0).delay_ns)
         assert slots.capacity == 0
         assert slots.credit() == 0
         slots.starting(0)
@@ -180,8 +181,8 @@ def test_children_that_take_no_task_are_replaced_ever_later():
     slots.ready(0)
     slots.deliver(tasks(1))
     slots.assign(0)
-    assert slots.died(0, [], 0)[1] == 0
-    assert slots.died(0, [], 0)[1] == RESPAWN_FIRST_NS
+    assert slots.died(0, [], 0).delay_ns == 0
+    assert slots.died(0, [], 0).delay_ns == RESPAWN_FIRST_NS
 
 
 def test_draining_takes_nothing_new_and_keeps_what_runs():
@@ -206,6 +207,81 @@ def test_new_session_forgets_the_backlog_and_starts_counting_again():
     assert slots.credit() == 0
     slots.answered(0, running.number, LATER)
     assert slots.credit() == 1
+
+
+def early_task(name: str = "early") -> Task:
+    task = Task(bytes(16), 1, name, b"")
+    task.terms = TaskTerms(early=True)
+    return task
+
+
+def test_slot_is_kept_for_an_early_task_and_claimed_for_when_it_is_idle():
+    slots = ready_slots(1)
+    deepen(slots)
+    slots.deliver(tasks(1))
+    ((_, (running,)),) = slots.assign(0)
+    slots.deliver([early_task()])
+    assert slots.assign(0) == []
+    assert slots.to_claim() == []
+    assert slots.credit() == slots.delivered
+    slots.answered(0, running.number, 1)
+    ((index, task),) = slots.to_claim()
+    assert (index, task.name) == (0, "early")
+    assert slots.to_claim() == [], "told once"
+    assert slots.claiming(0) is task
+    assert slots.claimed(0, 2) is task
+    assert slots.running == 1
+
+
+def test_early_tasks_that_no_slot_has_room_for_are_surplus():
+    slots = ready_slots(1)
+    deepen(slots)
+    slots.deliver([early_task("a"), early_task("b")])
+    slots.assign(0)
+    assert [task.name for task in slots.surplus()] == ["b"]
+
+
+def test_slot_is_kept_no_more_once_its_task_is_a_long_one():
+    slots = ready_slots(1)
+    deepen(slots)
+    slots.deliver(tasks(1))
+    slots.assign(0)
+    slots.deliver([early_task()])
+    slots.assign(0)
+    slots.took_back(0, [], LATER)
+    assert [task.name for task in slots.surplus()] == ["early"]
+
+
+def test_refused_early_task_is_claimed_again():
+    slots = ready_slots(1)
+    slots.deliver([early_task()])
+    slots.assign(0)
+    slots.to_claim()
+    task = slots.claimed(0, 0)
+    slots.refused(0, [task])
+    slots.assign(0)
+    assert slots.to_claim() == [(0, task)]
+
+
+def test_withdrawn_tasks_are_no_longer_held():
+    slots = Slots(1)
+    slots.deliver([*tasks(2), early_task()])
+    (gone,) = slots.withdraw({1})
+    assert gone.name == "t0"
+    assert [task.name for task in slots.unstarted()] == ["t1", "early"]
+    slots.ready(0)
+    slots.assign(0)
+    assert [task.name for task in slots.withdraw({3})] == ["early"]
+    assert slots.to_claim() == []
+
+
+def test_look_that_comes_early_leaves_a_slot_as_deep_as_it_was():
+    slots = ready_slots(1)
+    deepen(slots)
+    slots.deliver(tasks(3))
+    ((_, some),) = slots.assign(0)
+    slots.took_back(0, [task.number for task in some[1:]], LONG_RUN_NS)
+    assert sent(slots.assign(LONG_RUN_NS)) == {0: ["t1", "t2"]}
 
 
 class EveryTaskEndsOnce(RuleBasedStateMachine):
@@ -281,7 +357,7 @@ class EveryTaskEndsOnce(RuleBasedStateMachine):
             return
         self.alive[index] = False
         unread, self.unread[index] = self.unread[index], []
-        lost, _ = self.slots.died(index, unread, self.now)
+        lost = self.slots.died(index, unread, self.now).lost
         expected = [] if self.running[index] is None else [self.running[index]]
         assert [task.number for task in lost] == expected
         self.running[index] = None

@@ -1,4 +1,4 @@
-"""The link's side of its children: their sockets, and what goes in and out of them."""
+"""The link's side of its children: their sockets and processes. What to do with them the machine decides."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,12 @@ import signal
 import socket
 import time
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable
 
-from chervil.protocol import Outcome, to_text
+from chervil.protocol import to_text
 from chervil_worker import child, control, lifeline, log, packets
-from chervil_worker.slots import DEPTH_MAX, Slots, Task
+from chervil_worker.machine import Machine
+from chervil_worker.slots import DEPTH_MAX
 
 #: Seconds until a task is tried again that could not be sent for want of descriptors.
 _PAUSE_SECONDS = 1.0
@@ -22,34 +23,16 @@ _PAUSE_SECONDS = 1.0
 ASKED_MAX = 64
 
 
-class Owner(Protocol):
-    """Who is told what comes of the tasks."""
-
-    def complete(
-        self,
-        task: Task,
-        outcome: int,
-        codec: str | None,
-        body: bytes | None,
-        options: dict[int, object] | None,
-    ) -> None:
-        """A task has come to this outcome."""
-
-    def started(self, task: Task) -> None:
-        """A task runs for longer than a short one."""
-
-    def changed(self) -> None:
-        """There are tasks to hand out, or there is something to tell the broker."""
-
-
 class _Ends:
     """Both ends of a child's socket."""
 
-    __slots__ = ("ours", "theirs")
+    __slots__ = ("ours", "said_ready", "theirs")
 
     def __init__(self) -> None:
         self.ours, self.theirs = packets.pair()
         self.ours.setblocking(False)
+        #: The child is ready, and the nursery has not told its process id yet.
+        self.said_ready = False
 
     def close(self) -> None:
         self.ours.close()
@@ -57,19 +40,18 @@ class _Ends:
 
 
 class Children:
-    """The children of all slots."""
+    """The children of all slots.
+
+    `changed` is called when there may be something to decide: it leads to `act`, once a loop turn.
+    """
 
     def __init__(
-        self,
-        slots: Slots,
-        count: int,
-        nursery: socket.socket,
-        owner: Owner,
+        self, machine: Machine, count: int, nursery: socket.socket, changed: Callable[[], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._slots = slots
+        self._machine = machine
         self._nursery = nursery
-        self._owner = owner
+        self._changed = changed
         self._ends: list[_Ends | None] = [None] * count
         #: Slot -> the process id of its child, from its birth to its death.
         self._pids: dict[int, int] = {}
@@ -77,12 +59,13 @@ class Children:
         self._wanted: deque[int] = deque()
         #: Children that it was asked for, and that are neither born nor given up.
         self._asked = 0
-        self._timer: asyncio.TimerHandle | None = None
+        #: The children's sockets are not watched: more is untold than should be.
+        self._choked = False
         self._closing = False
 
     def spawn(self, index: int) -> None:
         """Asks the nursery for a child, once it has answered enough of what it was asked before."""
-        self._slots.starting(index)
+        self._machine.slots.starting(index)
         self._wanted.append(index)
         self._ask()
 
@@ -90,37 +73,14 @@ class Children:
         """The nursery has forked a slot's child."""
         self._pids[index] = pid
         self._asked -= 1
+        ends = self._ends[index]
+        if ends is not None and ends.said_ready:
+            self._machine.ready(index)
+            self._changed()
         self._ask()
 
-    def assign(self) -> None:
-        """Sends what the slots should have, and looks after long runs."""
-        if self._closing:
-            return
-        for index, tasks in self._slots.assign(time.monotonic_ns()):
-            ends = self._ends[index]
-            assert ends is not None
-            for at, task in enumerate(tasks):
-                try:
-                    packets.send(ends.ours, task.number, task.payload, (), packets.DONT_WAIT)
-                except BlockingIOError:
-                    self._slots.refused(index, tasks[at:])
-                    break
-                except OSError as error:  # no descriptor is left for a large payload
-                    log.worker.warning("%s[%s] waits: %s", task.name, to_text(task.id), error)
-                    self._slots.refused(index, tasks[at:])
-                    self._loop.call_later(_PAUSE_SECONDS, self._owner.changed)
-                    break
-        if self._timer is None:
-            self._arm()
-
-    def take_back_all(self) -> None:
-        """Everything that no child has begun is ours again."""
-        for index in range(len(self._ends)):
-            self._take_back(index)
-        self._owner.changed()
-
     def exited(self, index: int, pid: int, status: int) -> None:
-        """A child has ended: what it answered stands, what it ran is lost, the rest is ours again."""
+        """A child has ended."""
         self._pids.pop(index, None)
         if not pid:
             self._asked -= 1
@@ -129,27 +89,48 @@ class Children:
             return
         self._read_all(index, ends)
         unread = packets.take_back(ends.theirs)
-        how = f"{describe(status)} (pid {pid})" if pid else "it could not be forked"
-        lost, delay_ns = self._ended(index, unread, how)
-        if not lost:
-            log.worker.warning("a child died without a task: %s", how)
-        if delay_ns:
-            log.worker.warning("it is replaced in %d s, as it had taken no task at all", delay_ns // 10**9)
-            self._loop.call_later(delay_ns / 1e9, self.spawn, index)
-        else:
-            self.spawn(index)
+        self._forget(index)
+        self._machine.exited(index, pid, status, unread, time.monotonic_ns())
         self._ask()
-        self._owner.changed()
+        self._changed()
+
+    def act(self) -> None:
+        """Does what the machine wants of the children: looks, signals, new ones, packets."""
+        machine = self._machine
+        while machine.looks:
+            self._look(machine.looks.pop())
+        if machine.kills:
+            for kill in machine.kills:
+                self._signal(kill.slot, kill.signal)
+            machine.kills.clear()
+        if machine.spawns:
+            for index, delay_ns in machine.spawns:
+                if delay_ns:
+                    self._loop.call_later(delay_ns / 1e9, self.spawn, index)
+                else:
+                    self.spawn(index)
+            machine.spawns.clear()
+        if not self._closing:
+            self._assign()
+            self._watch(machine.choked)
+
+    def read(self) -> None:
+        """Takes in what all children have answered, unless too much is untold."""
+        for index, ends in enumerate(self._ends):
+            if ends is not None and not self._choked:
+                self._read_all(index, ends)
 
     def bury(self) -> None:
-        """The nursery is dead: kills all children; what they had not begun is ours again.
+        """The nursery is dead: kills all children; what they had not begun is the machine's again.
 
-        What a child had begun and not answered is told as lost when that child is dead, and not before:
-        a task must not run twice at once.
+        What a child had begun and not answered is told when that child is dead, and not before: a task must
+        not run twice at once.
         """
         self.kill()
-        self.take_back_all()
-        self._stop()
+        for index in range(len(self._ends)):
+            self._look(index)
+        self._closing = True
+        self._watch(choked=False)
         for ends in self._ends:
             if ends is not None:
                 # Then ours comes to its end when the last process that holds the child's is dead.
@@ -157,7 +138,7 @@ class Children:
 
     def close(self) -> None:
         """Closes all sockets: each child ends when it has finished what it runs."""
-        self._stop()
+        self._closing = True
         for index in range(len(self._ends)):
             self._forget(index)
 
@@ -172,30 +153,54 @@ class Children:
             index = self._wanted.popleft()
             ends = _Ends()
             self._ends[index] = ends
-            self._loop.add_reader(ends.ours.fileno(), self._read, index, ends)
+            if not self._choked:
+                self._loop.add_reader(ends.ours.fileno(), self._read, index, ends)
             self._asked += 1
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is noticed elsewhere
                 control.send(self._nursery, control.Spawn(index), [ends.theirs.fileno()])
 
-    def _stop(self) -> None:
-        """From here on no child is made and none is sent anything."""
-        self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+    def _assign(self) -> None:
+        """Sends what the slots should have."""
+        for index, tasks in self._machine.assign(time.monotonic_ns()):
+            ends = self._ends[index]
+            assert ends is not None
+            for at, task in enumerate(tasks):
+                try:
+                    packets.send(ends.ours, task.number, task.payload, (), packets.DONT_WAIT)
+                except BlockingIOError:
+                    self._machine.refused(index, tasks[at:])
+                    break
+                except OSError as error:  # no descriptor is left for a large payload
+                    log.worker.warning("%s[%s] waits: %s", task.name, to_text(task.id), error)
+                    self._machine.refused(index, tasks[at:])
+                    self._loop.call_later(_PAUSE_SECONDS, self._changed)
+                    break
 
-    def _ended(self, index: int, unread: list[int], how: str) -> tuple[list[Task], int]:
-        """A child is dead and all that it answered is read: tells what is lost; see `Slots.died`."""
-        self._forget(index)
-        lost, delay_ns = self._slots.died(index, unread, time.monotonic_ns())
-        for task in lost:
-            log.worker.error(
-                "%s[%s] lost on attempt %d: its process died: %s",
-                task.name, to_text(task.id), task.attempt, how,
-                extra={"task_name": task.name, "task_id": to_text(task.id)},
-            )  # fmt: skip
-            told = f"{how}, on attempt {task.attempt}"
-            self._owner.complete(task, Outcome.LOST, None, told.encode(), None)
-        return lost, delay_ns
+    def _signal(self, index: int, number: int) -> None:
+        """Sends a signal to the process group of a slot's child.
+
+        The nursery may have waited for the child a moment ago and not told yet. Its number is not another's
+        then: the system counts on and does not give a number out again so soon.
+        """
+        pid = self._pids[index]
+        if number == signal.SIGKILL:
+            lifeline.kill_group(pid)
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number)
+
+    def _watch(self, choked: bool) -> None:
+        """Watches the children's sockets, or leaves their answers there: then they wait to send more."""
+        if choked == self._choked:
+            return
+        self._choked = choked
+        for index, ends in enumerate(self._ends):
+            if ends is None:
+                continue
+            if choked:
+                self._loop.remove_reader(ends.ours.fileno())
+            else:
+                self._loop.add_reader(ends.ours.fileno(), self._read, index, ends)
 
     def _forget(self, index: int) -> None:
         ends, self._ends[index] = self._ends[index], None
@@ -206,11 +211,12 @@ class Children:
     def _read(self, index: int, ends: _Ends) -> None:
         """A child has answered."""
         self._read_all(index, ends)
-        self._owner.changed()
+        self._changed()
 
     def _read_all(self, index: int, ends: _Ends) -> None:
         """Takes in what the child has answered: at most all that it was sent, and its READY."""
         now = time.monotonic_ns()
+        answered = self._machine.answered
         for _ in range(DEPTH_MAX + 1):
             try:
                 packet = packets.receive(ends.ours)
@@ -218,63 +224,25 @@ class Children:
                 return
             if packet is None:
                 assert self._closing, "until `bury` both ends are open here, so there is no end of file"
-                self._ended(index, [], "the worker's nursery died")
+                self._forget(index)
+                self._machine.exited(index, self._pids.get(index, 0), None, (), now)
                 return
             number, payload, _ = packet
             if number == child.READY:
-                self._slots.ready(index)
+                # A child that is sent a task can be sent a signal: its process id must be known.
+                ends.said_ready = True
+                if index in self._pids:
+                    self._machine.ready(index)
                 continue
-            task = self._slots.answered(index, number, now)
-            if task is None:  # user code is free to fork, or to write where it should not
-                log.worker.error(
-                    "an answer that was not asked for, or came before, is ignored (slot %d, packet %d)",
-                    index, number,
-                )  # fmt: skip
-                continue
-            outcome, codec, body, options = packets.unpack(payload)
-            self._owner.complete(task, outcome, codec, body, options)
-            if not self._slots.load(index):
+            if not answered(index, number, packets.unpack(payload), now):
                 return  # it was sent nothing else, so it has nothing else to say
 
-    def _take_back(self, index: int) -> None:
+    def _look(self, index: int) -> None:
+        """Takes back what the child has not begun, and takes in what it has answered."""
         ends = self._ends[index]
         if ends is None or self._closing:
             return
         unread = packets.take_back(ends.theirs)
         # What was answered while we took is no longer the child's.
         self._read_all(index, ends)
-        self._slots.took_back(index, unread, time.monotonic_ns())
-
-    def _arm(self) -> None:
-        """Sets the timer for the next look at long runs; none while nothing runs, or all is known."""
-        due = self._slots.next_check()
-        if due is None:
-            self._timer = None
-        else:
-            self._timer = self._loop.call_later(max(0, due - time.monotonic_ns()) / 1e9, self._check)
-
-    def _check(self) -> None:
-        """Long runs keep no others waiting: what lies behind them is taken back."""
-        self._timer = None
-        for index, ends in enumerate(self._ends):
-            if ends is not None:
-                self._read_all(index, ends)
-        now = time.monotonic_ns()
-        for index in self._slots.overdue(now):
-            ends = self._ends[index]
-            assert ends is not None
-            head = self._slots.took_back(index, packets.take_back(ends.theirs), now)
-            if head is not None:
-                self._owner.started(head)
-        self._owner.changed()
-
-
-def describe(status: int) -> str:
-    """How a process ended, from what waitpid says: "SIGKILL" or "exit code 3"."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+        self._machine.looked(index, unread, time.monotonic_ns())

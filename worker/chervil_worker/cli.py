@@ -31,6 +31,8 @@ def _flag(field: Field[Any]) -> click.Option:
         kind = click.Choice(field.metadata["choices"], case_sensitive=False)
     elif field.type is int:
         kind = int
+    elif field.type == float | None:
+        kind = float
     elif isinstance(field.default, tuple):
         kind = _Names()
     if field.metadata.get("show_default"):

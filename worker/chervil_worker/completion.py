@@ -3,10 +3,18 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from chervil.exceptions import EncodeError
+from chervil.exceptions import EncodeError, Reject, TaskRevokedError
 from chervil.execution import Finished
 from chervil.failure import failure_body
-from chervil.protocol import FAILURE_CODEC, Outcome, RetryOption, TaskOption, to_text
+from chervil.protocol import (
+    FAILURE_CODEC,
+    Outcome,
+    RejectOption,
+    RetryOption,
+    RevokedOption,
+    TaskOption,
+    to_text,
+)
 from chervil.protocol.rows import DeliveryRow
 from chervil.request import Request
 from chervil.retry import retry_options
@@ -19,12 +27,30 @@ if TYPE_CHECKING:
 Parts = list[Any]
 
 
-def refusal(
-    row: DeliveryRow, error: Exception, kind: str = "exception", traceback: str | None = None
-) -> Parts:
-    """A FAILURE for a delivery row that was not run, or whose outcome cannot be sent."""
-    record = failure_body(error, to_text(row[0]), row[5], kind, traceback)
-    return [Outcome.FAILURE, FAILURE_CODEC, record, None]
+def not_sent(row: DeliveryRow, error: BaseException) -> Parts:
+    """A FAILURE for a task that ran, but whose outcome cannot be sent."""
+    return [Outcome.FAILURE, FAILURE_CODEC, failure_body(error, to_text(row[0]), row[5]), None]
+
+
+def refusal(row: DeliveryRow, error: Exception) -> Parts:
+    """A REJECT for a delivery row that nobody here can run: it is parked."""
+    record = failure_body(error, to_text(row[0]), row[5], "rejected")
+    return [Outcome.REJECT, FAILURE_CODEC, record, None]
+
+
+def rejection(request: Request, row: DeliveryRow, finished: Finished) -> Parts:
+    """The REJECT that a task asked for."""
+    error = finished.exception
+    assert isinstance(error, Reject)
+    record = failure_body(error, str(request.id), row[5], "rejected", finished.traceback)
+    return [Outcome.REJECT, FAILURE_CODEC, record, {RejectOption.REQUEUE: True} if error.requeue else None]
+
+
+def expiry(row: DeliveryRow) -> Parts:
+    """A REVOKED for a delivery row whose expiry passed before it began."""
+    error = TaskRevokedError("expired before a process began it")
+    record = failure_body(error, to_text(row[0]), row[5], "expired")
+    return [Outcome.REVOKED, FAILURE_CODEC, record, {RevokedOption.EXPIRED: True}]
 
 
 def success(row: DeliveryRow, value: Any, codec: str, body_limit: int) -> Parts:

@@ -6,7 +6,7 @@ nursery -> link   Manifest or Failed, once; then Born and Exited
 
 import socket
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chervil_worker import packets
 
@@ -30,6 +30,8 @@ class Manifest(NamedTuple):
     broker_url: str | None
     default_queue: str
     tasks: list[str]
+    #: Tasks whose terms are not the plain ones, by name: [hard limit in ms or None, early, fail_on_lost].
+    limits: dict[str, list[Any]]
 
 
 class Failed(NamedTuple):

@@ -1,4 +1,7 @@
-"""The link: the event loop between the broker, the nursery and the children. It imports no user code."""
+"""The link: the event loop between the broker, the nursery and the children. It imports no user code.
+
+It tells the machine what happens and does what the machine decides, once a loop turn.
+"""
 
 import asyncio
 import contextlib
@@ -9,17 +12,16 @@ import time
 from typing import Any
 
 from chervil.address import Found
-from chervil.protocol import Code, Outcome, RequestRefused, TaskOption, WelcomeOption
-from chervil.protocol.limits import BODY_DEFAULT
-from chervil.protocol.messages import Completed, Welcome
+from chervil.protocol import Code, RequestRefused, WelcomeOption
+from chervil.protocol.messages import Completed, Ok, Welcome
 from chervil.protocol.rows import DeliveryRow
 from chervil_worker import control, log, packets, session
 from chervil_worker.children import Children
+from chervil_worker.machine import CUT_OFF, Machine
 from chervil_worker.nursery import STOP_SECONDS
 from chervil_worker.options import WorkerOptions
-from chervil_worker.outbox import Outbox
 from chervil_worker.reconnect import Reconnect
-from chervil_worker.slots import Slots, Task
+from chervil_worker.slots import LONG_RUN_NS
 
 #: Seconds that the broker has to answer our GOODBYE.
 GOODBYE_SECONDS = 1.0
@@ -27,15 +29,11 @@ GOODBYE_SECONDS = 1.0
 #: Seconds that the nursery has to end with all children: what it allows them, and some more.
 NURSERY_SECONDS = STOP_SECONDS + 2.0
 
-#: Seconds that children have to be dead and the broker to answer what became of their tasks, once the
-#: nursery has died: both take milliseconds, unless something is wrong there too.
-LAST_WORDS_SECONDS = 2.0
-
 #: Refusals that another attempt does not change, unless someone changes a setting meanwhile.
 _SETTINGS = frozenset({Code.AUTH_REQUIRED, Code.AUTH_FAILED, Code.VERSION_UNSUPPORTED, Code.FORBIDDEN})
 
-#: Exit codes: stopped with all tasks done; stopped otherwise.
-DONE, CUT_OFF = 0, 1
+#: What the broker says of a session that cannot go on as we would have it: it is not taken up again.
+_HOPELESS = frozenset({Code.BAD_STATE, Code.BAD_FIELD, Code.BAD_FRAME, Code.UNKNOWN_COMMAND})
 
 
 class Link:
@@ -59,18 +57,20 @@ class Link:
         self._nursery_pid = nursery_pid
         self._quiet = quiet
         self._queues = list(options.queues) or [manifest.default_queue]
-        self._slots = Slots(options.concurrency)
-        self._children = Children(self._slots, options.concurrency, nursery, self)
-        self._outbox = Outbox()
+        self._machine = Machine(
+            options.concurrency, self._queues, manifest.tasks, manifest.limits, os.getpid()
+        )
+        self._children = Children(self._machine, options.concurrency, nursery, self.changed)
         self._session: session.Session | None = None
-        self._body_limit = BODY_DEFAULT
-        self._flush_due = False
+        self._turn_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        #: When it goes off, as the machine counts.
+        self._timer_at = 0
         self._greeted_once = False
-        self._orphans = 0
         self._signals = 0
         self._signalled = asyncio.Event()
-        #: The exit code when everything is told.
-        self._code = DONE
+        #: There is no time to wait between two attempts to connect.
+        self._hurry = asyncio.Event()
         #: The exit code, once it is known that this is over.
         self._over: asyncio.Future[int] = self._loop.create_future()
 
@@ -95,82 +95,81 @@ class Link:
     # What the broker says
 
     def delivered(self, rows: list[DeliveryRow]) -> None:
-        now = time.monotonic_ns()
-        pack = packets.pack
-        limit = self._body_limit
-        tasks = []
-        for row in rows:
-            options = row[8]
-            deadline = None
-            if options and (expires_ms := options.get(TaskOption.EXPIRES_MS)) is not None:
-                deadline = now + expires_ms * 1_000_000
-            tasks.append(Task(row[0], row[1], row[5], pack((row, deadline, limit)), row[3] + 1))
-        self._slots.deliver(tasks)
+        self._machine.delivered(rows, time.monotonic_ns())
         self.changed()
 
     def completed(self, message: Completed) -> None:
-        for row, verdict in self._outbox.completed(message):
-            log.worker.warning(
-                "a completion (outcome %s) was not applied: verdict %d, the task's lease is gone",
-                Outcome(row[2]).name,
-                verdict,
-            )
-        if self._slots.draining:
+        self._machine.completed(message)
+        if message.exceptions or self._machine.slots.draining or self._machine.choked:
             self.changed()
 
-    def lost(self) -> None:
-        """The leases are gone: what was not begun is forgotten, what runs goes on for nothing."""
-        if self._session is None:  # it ended before it was taken up, or after we are done with it
-            return
-        self._session = None
-        unanswered = self._outbox.unanswered
-        self._outbox = Outbox()
-        self._children.take_back_all()
-        forgotten = self._slots.new_session()
-        if unanswered or forgotten or self._slots.running:
-            log.worker.warning(
-                "the leases are lost with the connection (tasks not begun: %d, completions not answered: %d, "
-                "tasks that still run: %d); a broker that still has these tasks hands them out again",
-                forgotten,
-                unanswered,
-                self._slots.running,
-            )
+    def cancelled(self, rows: list[list[Any]]) -> None:
+        self._machine.cancelled(rows)
         self.changed()
 
-    # What the children say
+    def ok(self, message: Ok) -> None:
+        self._machine.ok(message.request, message.value)
+        self.changed()
 
-    def complete(
-        self, task: Task, outcome: int, codec: str | None, body: bytes | None, options: dict[int, Any] | None
-    ) -> None:
-        if task.session == self._slots.session:
-            self._outbox.complete(task, outcome, codec, body, options)
-        else:
-            self._orphans += 1
-
-    def started(self, task: Task) -> None:
-        if task.session == self._slots.session:
-            self._outbox.started(task)
+    def lost(self) -> None:
+        if self._session is None:  # it ended before it was taken up, or after we are done with it
+            return
+        if self._session.refused in _HOPELESS:
+            self._machine.credentials = None
+        if self._session.goodbye == Code.SHUTDOWN:
+            self._machine.broker_stops()
+        self._session = None
+        self._machine.lost(time.monotonic_ns())
+        self.changed()
 
     # What follows
 
     def changed(self) -> None:
         """Something happened: at the end of this loop turn the consequences are drawn, once."""
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
 
-    def _flush(self) -> None:
-        self._flush_due = False
-        self._children.assign()
-        for task in self._slots.surplus():
-            if task.session == self._slots.session:
-                self._outbox.release(task)
-        if self._session is not None and self._session.open:
-            messages = self._outbox.flush(self._slots.credit(), self._slots.capacity)
-            if messages:
-                self._session.send(messages)
-        if self._slots.draining and self._slots.idle and not self._outbox.unanswered:
-            self._finish(self._code)
+    def _turn(self) -> None:
+        self._turn_due = False
+        machine = self._machine
+        self._children.act()
+        now = time.monotonic_ns()
+        messages = machine.flush(now)
+        current = self._session
+        if current is not None and current.open:
+            if machine.hang_up is not None:
+                current.abort(machine.hang_up)
+            elif messages:
+                current.send(messages)
+        if machine.lines:
+            log.write(machine.lines)
+            machine.lines.clear()
+        if machine.looks or machine.spawns:  # of children that could not be forked, say
+            self.changed()
+        if machine.slots.draining and (code := machine.exit_code) is not None:
+            self._finish(code)
+        self._arm(now)
+
+    def _arm(self, now: int) -> None:
+        """Sets the timer for the machine's next look; the one that is set may do."""
+        if self._timer is not None and self._timer_at <= now + LONG_RUN_NS:
+            return
+        due = self._machine.next_look
+        if self._timer is not None:
+            if due == self._timer_at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_later(max(0, due - now) / 1e9, self._tick)
+            self._timer_at = due
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._children.read()
+        self._machine.tick(time.monotonic_ns())
+        self.changed()
 
     def _finish(self, code: int) -> None:
         if not self._over.done():
@@ -182,7 +181,9 @@ class Link:
         attempts = Reconnect()
         while True:
             try:
-                current, welcome = await session.connect(self, self._found.url, self._options.node_name)
+                current, welcome = await session.connect(
+                    self, self._found.url, self._options.node_name, self._machine.credentials
+                )
                 attempts.succeeded()
                 self._greet(current, welcome)
                 # Shielded: when this is cancelled the session still has its goodbye before it.
@@ -206,21 +207,20 @@ class Link:
                 self._found.source,
                 why,
             )
-        await asyncio.sleep(delay)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._hurry.wait()
+        self._hurry.clear()
 
     def _greet(self, current: session.Session, welcome: Welcome) -> None:
-        """A new session: everything is counted from its beginning. Raises OSError when it is over already."""
+        """Takes up a session on a new connection. Raises OSError when that is over already."""
         if not current.open:
             raise ConnectionError("the broker hung up after its greeting")
-        options = welcome.options or {}
-        self._body_limit = options.get(WelcomeOption.BODY_LIMIT, BODY_DEFAULT)
-        self._outbox = Outbox()
         self._session = current
-        current.subscribe(self._queues, self._manifest.tasks, self._options.concurrency, os.getpid())
+        self._machine.welcomed(welcome)
         if not self._greeted_once and not self._quiet:
+            options = welcome.options or {}
             self._announce(str(options.get(WelcomeOption.DURABILITY, "unknown")))
-        elif self._greeted_once:
-            log.worker.warning("connected to the broker again")
         self._greeted_once = True
         self.changed()
 
@@ -251,15 +251,10 @@ class Link:
                     self._children.exited(*message)
 
     def _mourn(self) -> None:
-        """The nursery is dead and its children with it: ends when the broker knows what they had begun.
-
-        Whoever has killed it is charged for that: otherwise a task could do so to every worker, for ever.
-        """
-        log.worker.error("the nursery died: no process can be made any more; stopping")
-        self._code = CUT_OFF
-        self._slots.drain()
+        """The nursery is dead and its children with it: ends when the broker knows what they had begun."""
+        self._machine.nursery_died(time.monotonic_ns())
         self._children.bury()
-        self._loop.call_later(LAST_WORDS_SECONDS, self._finish, CUT_OFF)
+        self.changed()
 
     # The end
 
@@ -269,16 +264,19 @@ class Link:
 
     async def _obey_signals(self) -> None:
         await self._signalled.wait()
-        self._slots.drain()
-        self._children.take_back_all()
-        if self._slots.running:
-            log.worker.warning(
-                "stopping when what runs is done (tasks: %d); once more cuts it off", self._slots.running
-            )
+        self._machine.drain()
+        self._children.act()
+        running = self._machine.slots.running
+        if running:
+            log.worker.warning("stopping when what runs is done (tasks: %d); once more cuts it off", running)
+        self.changed()
         while self._signals < 2:
             self._signalled.clear()
             await self._signalled.wait()
-        self._finish(CUT_OFF)
+        self._machine.cut_off(time.monotonic_ns())
+        # Whoever has what we ran must hear of it: a broker that is away is tried again now.
+        self._hurry.set()
+        self.changed()
 
     def _fail(self, task: asyncio.Task[None]) -> None:
         """An error of our own in a background task ends the worker, and does not leave it half alive."""
@@ -287,18 +285,20 @@ class Link:
 
     async def _end(self) -> None:
         """Children first, then the session: a task cut off must not run while another gets its lease."""
-        running = self._slots.running
+        running = self._machine.slots.running
         if running:
-            log.worker.warning("running tasks that were cut off, and run again: %d", running)
+            log.worker.warning("tasks that were cut off and could not be given back: %d", running)
+        if self._timer is not None:
+            self._timer.cancel()
         self._children.close()
         self._loop.remove_reader(self._nursery.fileno())
         if not running:
             with contextlib.suppress(OSError):
                 control.send(self._nursery, control.Stop())
-        if self._orphans:
+        if self._machine.orphans:
             log.worker.warning(
-                "tasks that finished after their connection was lost, and did not count: %d",
-                self._orphans,
+                "tasks that finished after their session was over, and did not count: %d",
+                self._machine.orphans,
             )
         await self._end_nursery()
         current, self._session = self._session, None

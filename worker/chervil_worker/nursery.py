@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from chervil_worker import child, control, lifeline, log, packets
 from chervil_worker.options import WorkerOptions
+from chervil_worker.terms import special_terms
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
@@ -72,7 +73,7 @@ def _run(options: WorkerOptions, common: "Common", sock: socket.socket, link: in
         control.send(sock, control.Failed(code))
         return code
     lifeline.set_death_signal(0)
-    Nursery(app, options.node_name, sock).serve()
+    Nursery(app, options, sock).serve()
     return 0
 
 
@@ -101,9 +102,10 @@ def load(options: WorkerOptions, common: "Common") -> "Chervil":
 class Nursery:
     """Forks children on request and reports their ends."""
 
-    def __init__(self, app: "Chervil", node_name: str, sock: socket.socket) -> None:
+    def __init__(self, app: "Chervil", options: WorkerOptions, sock: socket.socket) -> None:
         self._app = app
-        self._node_name = node_name
+        self._options = options
+        self._terms = special_terms(app.tasks, app.conf, options)
         self._link = sock
         self._slots: dict[int, int] = {}  # process id -> slot
         self._wakeup_read, self._wakeup_write = os.pipe()
@@ -114,7 +116,15 @@ class Nursery:
         self._name_threads()
         conf = self._app.conf
         manifest = control.Manifest(
-            self._app.main or "", conf.broker_url, conf.task_default_queue, sorted(self._app.tasks)
+            self._app.main or "",
+            conf.broker_url,
+            conf.task_default_queue,
+            sorted(self._app.tasks),
+            {
+                name: [terms.hard_ms, terms.early, terms.fail_on_lost]
+                for name, terms in self._terms.items()
+                if (terms.hard_ms, terms.early, terms.fail_on_lost) != (None, False, False)
+            },
         )
         # What the app's import made is shared with every child; a collection would copy it page by page.
         gc.collect()
@@ -155,7 +165,11 @@ class Nursery:
         signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
 
     def _name_threads(self) -> None:
+        """Warns of threads: a fork copies what they hold, and not them."""
         names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        native = lifeline.thread_count() - 1 - len(names)
+        if native > 0:
+            names.append(f"{native} of a library's own")
         if names:
             log.worker.warning(
                 "importing the app started threads (%s); they do not exist in the processes that run tasks, "
@@ -177,7 +191,12 @@ class Nursery:
             return
         if pid == 0:
             ours = (self._link.fileno(), self._wakeup_read, self._wakeup_write)
-            child.run(self._app, socket.socket(fileno=descriptor), self._node_name, parent, ours)
+            child.run(
+                child.Child(self._app, self._options.node_name, self._terms),
+                socket.socket(fileno=descriptor),
+                parent,
+                ours,
+            )
         os.close(descriptor)
         with contextlib.suppress(OSError):  # the child may have done so itself, or be gone
             os.setpgid(pid, pid)

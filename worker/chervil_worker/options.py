@@ -10,6 +10,9 @@ from chervil_worker.cpus import cpu_count
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
+#: Seconds that a time limit may be at most: ten years, more than which is none.
+TIME_LIMIT_MAX = 10 * 366 * 86_400
+
 #: Slots of one worker: each is a process, and each costs the link three descriptors.
 CONCURRENCY_MAX = 256
 
@@ -51,6 +54,18 @@ class WorkerOptions:
     log_format: str = option(
         ("--log-format",), "text", "How log lines are written.", choices=("text", "json"), show_default=True
     )
+    time_limit: float | None = option(
+        ("--time-limit",),
+        None,
+        "Seconds after which a task's process is killed; the task fails. A task's own limit comes first.",
+        metavar="SECONDS",
+    )
+    soft_time_limit: float | None = option(
+        ("--soft-time-limit",),
+        None,
+        "Seconds after which SoftTimeLimitExceeded is raised in a task. A task's own limit comes first.",
+        metavar="SECONDS",
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.concurrency <= CONCURRENCY_MAX:
@@ -60,6 +75,12 @@ class WorkerOptions:
         for queue in self.queues:
             if len(queue.encode()) > NAME_MAX:
                 raise ValueError(f"a queue's name has at most {NAME_MAX} bytes: {queue[:40]!r}...")
+        for flag, limit in (
+            ("--time-limit", self.time_limit),
+            ("--soft-time-limit", self.soft_time_limit),
+        ):
+            if limit is not None and not 0 < limit <= TIME_LIMIT_MAX:
+                raise ValueError(f"{flag} is more than 0 and at most {TIME_LIMIT_MAX} seconds, not {limit}")
         if not 1 <= len(self.node_name.encode()) <= NAME_MAX:
             raise ValueError(f"--hostname makes a name of 1 to {NAME_MAX} bytes, not {self.node_name[:80]!r}")
 

@@ -2,10 +2,15 @@
 
 import random
 
+from chervil.protocol.limits import GRACE_CLOSED_MS
+
 #: Seconds between attempts: doubling from the first to the second, so that a broker that restarts is
 #: found again at once and one that stays away is not hammered.
 FIRST_SECONDS = 0.1
 MAX_SECONDS = 5.0
+#: The longest wait while the broker still keeps our session (GRACE_CLOSED_MS): a wait that outlasts that
+#: has every running task run twice.
+GRACE_MAX_SECONDS = 0.5
 #: Seconds between two lines that say the same.
 QUIET_SECONDS = 30.0
 
@@ -15,6 +20,7 @@ class Reconnect:
 
     def __init__(self) -> None:
         self._attempts = 0
+        self._failing_since: float | None = None
         self._said_at: float | None = None
 
     def failed(self, now: float) -> tuple[float, bool]:
@@ -22,7 +28,11 @@ class Reconnect:
 
         The wait is drawn from its upper half, so that a thousand workers do not come back in step.
         """
-        delay = min(MAX_SECONDS, FIRST_SECONDS * 2 ** min(self._attempts, 16))
+        if self._failing_since is None:
+            self._failing_since = now
+        in_grace = now - self._failing_since < GRACE_CLOSED_MS / 1000
+        longest = GRACE_MAX_SECONDS if in_grace else MAX_SECONDS
+        delay = min(longest, FIRST_SECONDS * 2 ** min(self._attempts, 16))
         self._attempts += 1
         tell = self._said_at is None or now - self._said_at >= QUIET_SECONDS
         if tell:
@@ -32,4 +42,5 @@ class Reconnect:
     def succeeded(self) -> None:
         """The broker is there."""
         self._attempts = 0
+        self._failing_since = None
         self._said_at = None

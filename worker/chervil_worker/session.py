@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from chervil.address import BrokerURL
 from chervil.protocol import (
@@ -13,17 +13,17 @@ from chervil.protocol import (
     RequestRefused,
     Side,
     State,
-    SubscribeOption,
 )
 from chervil.protocol.limits import MISSED_HEARTBEATS
 from chervil.protocol.messages import (
+    Cancel,
     Completed,
     Deliver,
     Error,
     Goodbye,
     Heartbeat,
     Hello,
-    Subscribe,
+    Ok,
     Welcome,
 )
 from chervil.protocol.rows import DeliveryRow
@@ -31,9 +31,6 @@ from chervil.statedir import read_token
 
 #: Seconds for a connection to be made and greeted.
 CONNECT_SECONDS = 4.0
-
-#: The only request of a session that the broker answers with OK or ERROR.
-_SUBSCRIBE = 1
 
 
 class Owner(Protocol):
@@ -45,12 +42,18 @@ class Owner(Protocol):
     def completed(self, message: Completed) -> None:
         """The broker has answered a COMPLETE."""
 
+    def cancelled(self, rows: list[list[Any]]) -> None:
+        """The broker wants these tasks no longer."""
+
+    def ok(self, message: Ok) -> None:
+        """The broker has done what was asked."""
+
     def lost(self) -> None:
-        """The connection is gone, and with it the leases of everything that was delivered."""
+        """The connection is gone."""
 
 
 class Session(asyncio.Protocol):
-    """A session with the broker, from WELCOME on; `connect` makes one.
+    """A session with the broker on one connection, from WELCOME on; `connect` makes one.
 
     `ended` is done when the connection is gone, with the reason in words.
     """
@@ -70,19 +73,15 @@ class Session(asyncio.Protocol):
         #: When the next look at the broker's silence is due; infinite before the first.
         self._look_at = math.inf
         self._why = "the connection was closed"
+        #: The code of the broker's ERROR, when that has ended the connection.
+        self.refused: str | None = None
+        #: The code of the broker's GOODBYE.
+        self.goodbye: str | None = None
 
     @property
     def open(self) -> bool:
         """Whether tasks come in and completions go out."""
         return self._connection.state is State.READY and not self.ended.done()
-
-    def subscribe(self, queues: list[str], tasks: list[str], concurrency: int, process_id: int) -> None:
-        """Names the queues to serve and the tasks known here. Nothing is delivered without credit."""
-        options = {
-            int(SubscribeOption.CONCURRENCY): concurrency,
-            int(SubscribeOption.PROCESS_ID): process_id,
-        }
-        self.send([Subscribe(_SUBSCRIBE, queues, tasks, options)])
 
     def send(self, messages: list[Message]) -> None:
         """Sends messages in one write."""
@@ -103,6 +102,12 @@ class Session(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self, why: str) -> None:
+        """Ends the connection at once, as the broker cannot be trusted or heard."""
+        self._why = why
+        assert self._transport is not None
+        self._transport.abort()
+
     # asyncio calls these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,7 +121,7 @@ class Session(asyncio.Protocol):
             for message in self._connection.receive(data):
                 self._dispatch(message)
         except RemoteProtocolError as error:
-            self._abort(f"the broker broke the protocol: {error}")
+            self.abort(f"the broker broke the protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -132,6 +137,10 @@ class Session(asyncio.Protocol):
             self._owner.delivered(message.tasks)
         elif isinstance(message, Completed):
             self._owner.completed(message)
+        elif isinstance(message, Ok):
+            self._owner.ok(message)
+        elif isinstance(message, Cancel):
+            self._owner.cancelled(message.tasks)
         elif isinstance(message, Welcome):
             self._heartbeat_seconds = message.heartbeat_ms / 1000
             self._watch()
@@ -140,6 +149,7 @@ class Session(asyncio.Protocol):
         elif isinstance(message, Error):
             self._refused(message)
         elif isinstance(message, Goodbye):
+            self.goodbye = message.code
             self._why = f"the broker said goodbye: {message.code}" + (
                 f" ({message.message})" if message.message else ""
             )
@@ -147,6 +157,7 @@ class Session(asyncio.Protocol):
 
     def _refused(self, error: Error) -> None:
         self._why = f"{error.code}: {error.message}"
+        self.refused = error.code
         if not self.welcomed.done():
             self.welcomed.set_exception(RequestRefused(error.code, error.message))
         self.close()
@@ -154,29 +165,26 @@ class Session(asyncio.Protocol):
     def _watch(self) -> None:
         """Sends a heartbeat when half the time has passed in silence, so that one is never late.
 
-        A look that itself comes late by a heartbeat says nothing of the broker: this process was stopped,
-        and what came meanwhile may not be read yet. The next look decides.
+        It looks four times a heartbeat. A look that itself comes late by a heartbeat says nothing of the
+        broker: this process was stopped, and what came meanwhile may not be read yet. The next look decides.
         """
-        half = self._heartbeat_seconds / 2
+        quarter = self._heartbeat_seconds / 4
         now = self._loop.time()
         silence = now - self._received_at
         stopped = now - self._look_at > self._heartbeat_seconds
-        if silence > MISSED_HEARTBEATS * self._heartbeat_seconds + half and not stopped:
-            self._abort(f"the broker has been silent for {silence:.1f} s")
+        if silence > MISSED_HEARTBEATS * self._heartbeat_seconds and not stopped:
+            self.abort(f"the broker has been silent for {silence:.1f} s")
             return
-        if now - self._sent_at >= half and self._connection.state is State.READY:
+        if now - self._sent_at >= 2 * quarter and self._connection.state is State.READY:
             self.send([Heartbeat()])
-        self._look_at = now + half
-        self._timer = self._loop.call_later(half, self._watch)
-
-    def _abort(self, why: str) -> None:
-        self._why = why
-        assert self._transport is not None
-        self._transport.abort()
+        self._look_at = now + quarter
+        self._timer = self._loop.call_later(quarter, self._watch)
 
 
-async def connect(owner: Owner, url: BrokerURL, node_name: str) -> tuple[Session, Welcome]:
-    """Connects and greets.
+async def connect(
+    owner: Owner, url: BrokerURL, node_name: str, resume: list[bytes] | None = None
+) -> tuple[Session, Welcome]:
+    """Connects and greets; `resume` is the id and the secret of a session to take up again.
 
     Raises OSError (TimeoutError among them) when the broker cannot be reached, RequestRefused when it
     does not want us.
@@ -185,7 +193,7 @@ async def connect(owner: Owner, url: BrokerURL, node_name: str) -> tuple[Session
         token = read_token(url)
     except OSError as error:
         raise RequestRefused("AUTH_REQUIRED", f"CHERVIL_TOKEN_FILE cannot be read: {error}") from None
-    hello = Hello(VERSION, VERSION, [], node_name, token, url.vhost)
+    hello = Hello(VERSION, VERSION, [], node_name, token, url.vhost, resume)
     loop = asyncio.get_running_loop()
     session = Session(owner, hello)
     try:

@@ -7,16 +7,20 @@ and does it. Every task that was delivered leaves in exactly one way: `answered`
     delivered ──▶ backlog ──assign──▶ sent to a slot ──answered──▶ done
                      ▲                    │ │
                      └── taken back ──────┘ └── died: the one that ran is lost
-    backlog ──surplus──▶ released
+    backlog ──surplus──▶ released, ──withdraw──▶ called off
+
+A task that is claimed first (`TaskTerms.solo`) gets a slot for itself: the slot is kept for it until it is
+idle (`reserved`), the claim is made with the broker, and only then is it sent. Nothing is sent behind it.
 """
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
-from itertools import islice
+from typing import NamedTuple
 
-from chervil.protocol import WireId
+from chervil_worker.endings import Mark, Why
+from chervil_worker.tasks import PLAIN, Task
 
 #: A run longer than this is a long one: its slot gets one task at a time, and the broker is told that it
 #: started. Shorter ones are worth queueing behind, as handing them out costs about as much as they do.
@@ -32,22 +36,15 @@ RESPAWN_FIRST_NS = 1_000_000_000
 RESPAWN_MAX_NS = 30_000_000_000
 
 
-class Task:
-    """A delivered task: what its row says, and the payload of the packet that a child is sent."""
+class Death(NamedTuple):
+    """What the end of a child means."""
 
-    __slots__ = ("attempt", "id", "lease", "name", "number", "payload", "session")
-
-    def __init__(self, task_id: WireId, lease: int, name: str, payload: bytes, attempt: int = 1) -> None:
-        self.id = task_id
-        self.lease = lease
-        self.name = name
-        self.payload = payload
-        #: Which attempt this is, as the broker counts them.
-        self.attempt = attempt
-        #: Names its packet; given by `Slots.deliver`, never used again.
-        self.number = 0
-        #: The session that its lease belongs to, as `Slots.session` counts them.
-        self.session = 0
+    #: What it had taken and not answered: at most one, as a child answers before it takes the next.
+    lost: list[Task]
+    #: The signal that the link had sent it, if any.
+    mark: Mark | None
+    #: How long to wait until it is replaced, in nanoseconds.
+    delay_ns: int
 
 
 class Stage(Enum):
@@ -59,7 +56,19 @@ class Stage(Enum):
 
 
 class _Slot:
-    __slots__ = ("begun", "blocked", "deaf", "depth", "failures", "head_since", "long", "sent", "stage")
+    __slots__ = (
+        "alone",
+        "begun",
+        "blocked",
+        "deaf",
+        "depth",
+        "failures",
+        "head_since",
+        "long",
+        "mark",
+        "sent",
+        "stage",
+    )
 
     def __init__(self) -> None:
         self.stage = Stage.STARTING
@@ -81,11 +90,37 @@ class _Slot:
         self.deaf = False
         #: The child has taken a task.
         self.begun = False
+        #: It is kept for an solo task, or runs one: nothing else is sent.
+        self.alone = False
+        #: The signal that the child was sent last, while it may still die of it in a task.
+        self.mark: Mark | None = None
+
+    @property
+    def head(self) -> Task | None:
+        """The task that runs, or is about to."""
+        return next(iter(self.sent.values()), None)
 
     @property
     def room(self) -> int:
         """How many more tasks it should have."""
-        return 0 if self.stage is Stage.DOWN else max(0, self.depth - len(self.sent))
+        return 0 if self.alone or self.stage is Stage.DOWN else max(0, self.depth - len(self.sent))
+
+    def look_at(self) -> int | None:
+        """When the task that runs has done so for too long: to be a short one, or for its limit.
+
+        Counted from when it became the first here: it was sent to an idle child, or the answer before it was
+        read. The child may have begun it earlier by the time that an answer waits to be read, and later by
+        the time that it needs to wake up: both are under a millisecond, unless the machine is overloaded.
+        A limit under LONG_RUN_NS is looked at after LONG_RUN_NS.
+        """
+        head = self.head
+        if head is None:
+            return None
+        if not self.long:
+            return self.head_since + LONG_RUN_NS + 1
+        if head.terms.limit_ns is None or (self.mark is not None and self.mark.why is Why.TIME_LIMIT):
+            return None
+        return self.head_since + head.terms.limit_ns + 1
 
 
 class Slots:
@@ -93,7 +128,14 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self._slots = [_Slot() for _ in range(count)]
+        #: What each slot's child was sent and has not answered, number -> task; for whoever asks per task.
+        self.with_child = [slot.sent for slot in self._slots]
         self._backlog: deque[Task] = deque()
+        #: Solo tasks that no slot is kept for.
+        self._solo: deque[Task] = deque()
+        #: Slot -> the solo task that it is kept for; those of them that are being claimed.
+        self._kept: dict[int, Task] = {}
+        self._claiming: set[int] = set()
         self._next_number = 1
         self._delivered = 0
         self._draining = False
@@ -109,10 +151,19 @@ class Slots:
         """How many tasks are with the child of a slot."""
         return len(self._slots[index].sent)
 
+    def head(self, index: int) -> Task | None:
+        """The task that the child of a slot runs, or is about to."""
+        return self._slots[index].head
+
     @property
     def capacity(self) -> int:
         """How many tasks all slots together should have at present."""
         return sum(slot.depth for slot in self._slots if slot.stage is not Stage.DOWN)
+
+    @property
+    def delivered(self) -> int:
+        """How many tasks have been delivered on this connection."""
+        return self._delivered
 
     @property
     def draining(self) -> bool:
@@ -122,7 +173,19 @@ class Slots:
     @property
     def idle(self) -> bool:
         """Whether nothing is held at all."""
-        return not self._backlog and not self.running
+        return not (self._backlog or self._solo or self._kept or self.running)
+
+    def unstarted(self) -> Iterator[Task]:
+        """What no child was sent."""
+        yield from self._backlog
+        yield from self._solo
+        yield from self._kept.values()
+
+    def sent(self) -> Iterator[tuple[int, Task]]:
+        """(slot, task) of what the children were sent and have not answered."""
+        for index, slot in enumerate(self._slots):
+            for task in slot.sent.values():
+                yield index, task
 
     def deliver(self, tasks: Iterable[Task]) -> None:
         """The broker has delivered these."""
@@ -132,12 +195,17 @@ class Slots:
             task.number = number
             task.session = self.session
             number += 1
-            self._backlog.append(task)
+            if task.terms is not PLAIN and task.terms.solo:
+                self._solo.append(task)
+            else:
+                self._backlog.append(task)
         self._next_number = number
         self._delivered += number - first
 
     def assign(self, now: int) -> list[tuple[int, list[Task]]]:
         """What to send to which slot: least loaded first. Counts as sent; see `refused`."""
+        if self._solo:
+            self._keep()
         if not self._backlog:
             return []
         candidates = [
@@ -162,13 +230,66 @@ class Slots:
                 heapq.heappop(candidates)
         return list(assigned.items())
 
+    def _keep(self) -> None:
+        """Keeps slots with room for the solo tasks that wait, the least loaded first."""
+        fit = [
+            (slot.deaf, len(slot.sent), index)
+            for index, slot in enumerate(self._slots)
+            if slot.stage is Stage.READY and slot.room
+        ]
+        for _, _, index in sorted(fit)[: len(self._solo)]:
+            self._kept[index] = self._solo.popleft()
+            self._slots[index].alone = True
+
+    def _keep_no_more(self, index: int) -> None:
+        task = self._kept.pop(index, None)
+        if task is not None:
+            self._claiming.discard(index)
+            self._slots[index].alone = False
+            self._solo.appendleft(task)
+
+    def to_claim(self) -> list[tuple[int, Task]]:
+        """Slots that are idle and kept for a task, which is to be claimed now; each is told once."""
+        if not self._kept:
+            return []
+        found = [
+            (index, task)
+            for index, task in self._kept.items()
+            if index not in self._claiming and not self._slots[index].sent
+        ]
+        self._claiming.update(index for index, _ in found)
+        return found
+
+    def claiming(self, index: int) -> Task | None:
+        """The task that is being claimed for a slot."""
+        return self._kept.get(index) if index in self._claiming else None
+
+    def claimed(self, index: int, now: int) -> Task:
+        """The task that is being claimed for a slot is ours: counts as sent there."""
+        task = self._kept.pop(index)
+        self._claiming.discard(index)
+        slot = self._slots[index]
+        slot.head_since = now
+        slot.long = False
+        slot.sent[task.number] = task
+        return task
+
     def refused(self, index: int, tasks: Collection[Task]) -> None:
         """The slot's socket had no room for these, the last ones assigned to it."""
         slot = self._slots[index]
         for task in tasks:
             del slot.sent[task.number]
         slot.blocked = bool(slot.sent)
-        self._backlog.extendleft(reversed(list(tasks)))
+        self._return(slot, tasks)
+
+    def _return(self, slot: _Slot, tasks: Collection[Task]) -> None:
+        """Puts tasks that a slot was sent back to where they were."""
+        for task in reversed(list(tasks)):
+            if task.terms.solo:
+                slot.alone = False
+                self._solo.appendleft(task)
+            else:
+                self._backlog.appendleft(task)
 
     def ready(self, index: int) -> None:
         """The slot's child can take tasks."""
@@ -186,61 +307,112 @@ class Slots:
             slot.depth = min(DEPTH_MAX, slot.depth * 2)
         else:
             slot.depth = 1
+        if slot.alone and task.terms.solo:
+            # One that could not stand behind it: the next may be solo too.
+            slot.alone = False
+            slot.depth = 1
+        if slot.mark is not None and slot.mark.number != number:
+            # It has survived a signal in one task and then another one.
+            slot.mark = None
         slot.head_since = now
         slot.long = slot.blocked = slot.deaf = False
         slot.begun = True
         return task
 
     def overdue(self, now: int) -> list[int]:
-        """Slots whose first task has run for longer than LONG_RUN_NS, and is not known to be long yet."""
+        """Slots whose first task has run for longer than LONG_RUN_NS and is not known to be long yet, or
+        for longer than its limit."""
         return [
             index
             for index, slot in enumerate(self._slots)
-            if slot.sent and not slot.long and now - slot.head_since > LONG_RUN_NS
+            if slot.sent and (at := slot.look_at()) is not None and now >= at
         ]
 
     def next_check(self) -> int | None:
         """When `overdue` may next have something to say; None while no slot waits for that."""
-        waiting = [slot.head_since for slot in self._slots if slot.sent and not slot.long]
-        return min(waiting) + LONG_RUN_NS + 1 if waiting else None
+        return min(
+            (at for slot in self._slots if slot.sent and (at := slot.look_at()) is not None), default=None
+        )
+
+    def over_limit(self, index: int, now: int) -> bool:
+        """Whether the first task of a slot has run for longer than its limit."""
+        slot = self._slots[index]
+        head = slot.head
+        return (
+            head is not None
+            and head.terms.limit_ns is not None
+            and now - slot.head_since > head.terms.limit_ns
+        )
+
+    def is_long(self, index: int) -> bool:
+        """Whether the first task of a slot is known to have run for longer than LONG_RUN_NS."""
+        return self._slots[index].long
+
+    def marked(self, index: int) -> Mark | None:
+        """The signal that the child of a slot was sent last, while it may still die of it in a task."""
+        return self._slots[index].mark
+
+    def mark(self, index: int, mark: Mark) -> None:
+        """The child of a slot is sent a signal."""
+        slot = self._slots[index]
+        slot.mark = mark
+        slot.depth = 1
 
     def took_back(self, index: int, numbers: Collection[int], now: int) -> Task | None:
         """These packets were unread and are ours again; the task that runs there, if one does.
 
-        For a slot that is overdue, or when everything unstarted is to be given up.
+        To be called with all that lie unread there, once the child's answers are read.
         """
         slot = self._slots[index]
         tasks = [slot.sent.pop(number) for number in numbers if number in slot.sent]
-        slot.deaf = bool(tasks) and not slot.sent
-        slot.depth = 1
         slot.blocked = False
-        self._backlog.extendleft(reversed(tasks))
-        head = next(iter(slot.sent.values()), None)
+        self._return(slot, tasks)
+        over = bool(tasks or slot.sent) and now - slot.head_since > LONG_RUN_NS
+        head = slot.head
+        if over:
+            slot.depth = 1
+            slot.deaf = head is None
+            self._keep_no_more(index)
         if head is not None:
             slot.begun = True
-            slot.long = now - slot.head_since > LONG_RUN_NS
+            slot.long = over
         return head
 
     def surplus(self) -> list[Task]:
         """Tasks that no slot is going to take soon: to be released. They are no longer held."""
-        keep = 0 if self._draining else sum(slot.room for slot in self._slots)
-        if len(self._backlog) <= keep:
+        if self._draining:
+            for index in list(self._kept):
+                self._keep_no_more(index)
+        if not (self._backlog or self._solo):
             return []
-        released = list(islice(self._backlog, keep, None))
-        while len(self._backlog) > keep:
-            self._backlog.pop()
+        keep = 0 if self._draining else sum(slot.room for slot in self._slots)
+        excess = len(self._backlog) + len(self._solo) - keep
+        released: list[Task] = []
+        for waiting in (self._backlog, self._solo):
+            while waiting and len(released) < excess:
+                released.append(waiting.pop())
+        released.reverse()
         return released
 
-    def died(self, index: int, unread: Collection[int], now: int) -> tuple[list[Task], int]:
-        """The slot's child is gone; its answers were all read before, `unread` are the packets it left.
+    def withdraw(self, numbers: Collection[int]) -> list[Task]:
+        """Takes these out of what no child was sent; they are no longer held."""
+        gone = [task for task in self.unstarted() if task.number in numbers]
+        self._backlog = deque(task for task in self._backlog if task.number not in numbers)
+        for index, task in list(self._kept.items()):
+            if task.number in numbers:
+                self._keep_no_more(index)
+        self._solo = deque(task for task in self._solo if task.number not in numbers)
+        return gone
 
-        Returns the tasks that it had taken and not answered (at most one, as a child answers before it
-        takes the next) and how long to wait until it is replaced, in nanoseconds.
-        """
+    def died(self, index: int, unread: Collection[int], now: int) -> Death:
+        """The slot's child is gone; its answers were all read before, `unread` are the packets it left."""
         slot = self._slots[index]
         self.took_back(index, unread, now)
+        self._keep_no_more(index)
         lost = list(slot.sent.values())
+        mark = slot.mark
         slot.sent.clear()
+        slot.depth = 1
         if slot.begun or lost:
             slot.failures = 0
             delay = 0
@@ -249,30 +421,38 @@ class Slots:
             slot.failures += 1
         slot.stage = Stage.DOWN if delay else Stage.STARTING
         slot.reset()
-        return lost, delay
+        return Death(lost, mark, delay)
 
     def starting(self, index: int) -> None:
         """A new child of this slot is being made."""
         self._slots[index].stage = Stage.STARTING
 
     def credit(self) -> int:
-        """How many tasks may have been delivered in this session in all (protocol.md, CREDIT)."""
+        """How many tasks may have been delivered on this connection in all (protocol.md, CREDIT)."""
         if self._draining:
             return self._delivered
-        room = sum(slot.room for slot in self._slots) - len(self._backlog)
+        room = sum(slot.room for slot in self._slots) - len(self._backlog) - len(self._solo)
         return self._delivered + max(0, room)
 
     def drain(self) -> None:
         """From here on nothing new is taken; what is not with a child is surplus."""
         self._draining = True
 
+    def new_connection(self) -> None:
+        """The session goes on, on another connection: claims are made anew, deliveries count from 0."""
+        self._delivered = 0
+        self._claiming.clear()
+
     def new_session(self) -> int:
         """The leases of everything held are gone: forgets what no child has begun; how many those were.
 
         Call it after everything unread was taken back. Running tasks go on; see Task.session.
         """
-        dropped = len(self._backlog)
+        self.new_connection()
+        for index in list(self._kept):
+            self._keep_no_more(index)
+        dropped = len(self._backlog) + len(self._solo)
         self._backlog.clear()
-        self._delivered = 0
+        self._solo.clear()
         self.session += 1
         return dropped

@@ -1,0 +1,196 @@
+"""Time limits and deaths of children, as the machine sees them."""
+
+import signal
+
+import pytest
+
+from chervil.protocol import Outcome, TaskOption
+from chervil_worker.machine import Kill
+from tests.worker.broker import task_id
+from tests.worker.drive import (
+    LATER,
+    SECOND,
+    completions,
+    connected,
+    failure,
+    inventory_of,
+    outcomes,
+)
+
+RELEASED_AS_CLAIMED = {2: True}
+
+
+# Time limits
+
+
+def test_task_over_its_limit_is_killed_and_fails_with_its_name_limit_and_attempt():
+    drive = connected(limits={"slow": [1500, False, False]})
+    drive.deliver(1, name="slow")
+    drive.begin()
+    drive.tick(LATER)
+    assert drive.machine.next_look == int(1.5 * SECOND) + 1
+    drive.tick(SECOND)
+    assert drive.kills == []
+    drive.tick(SECOND)
+    assert drive.kills == [Kill(0, signal.SIGKILL)]
+    drive.tick(SECOND)
+    assert drive.kills == [Kill(0, signal.SIGKILL)], "once"
+    assert drive.machine.next_look is None
+    (completion,) = completions(drive.die())
+    assert completion[2] == Outcome.FAILURE
+    assert failure(completion) == (
+        "time_limit",
+        "chervil.exceptions.TimeLimitExceeded",
+        "slow ran longer than its time limit of 1.5 s, on attempt 1",
+    )
+    assert len(drive.said) == 1
+    assert drive.said[0].startswith("slow[00000000-0000-0000-0000-000000000001] ran longer than its time")
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "killed"), [(3000, []), (1000, [Kill(0, signal.SIGKILL)]), (0, [])], ids=str
+)
+def test_limit_of_the_row_comes_before_that_of_the_app(limit_ms: int, killed: list[Kill]):
+    drive = connected(limits={"slow": [1000, False, False]})
+    drive.deliver(1, name="slow", options={int(TaskOption.TIME_LIMIT_MS): limit_ms})
+    drive.begin()
+    drive.tick(LATER)
+    drive.tick(2 * SECOND)
+    assert drive.kills == killed
+
+
+def test_limit_counts_from_when_a_task_came_to_be_the_first_of_its_slot():
+    drive = connected(limits={"slow": [1000, False, False]})
+    drive.deepen()
+    drive.deliver(1)
+    drive.deliver(2, name="slow")
+    drive.begin()
+    drive.now += LATER // 2
+    drive.finish()
+    drive.begin()
+    drive.tick(LATER)
+    drive.tick(SECOND - LATER)
+    assert drive.kills == []
+    drive.tick(LATER)
+    assert drive.kills
+
+
+def test_answer_in_the_moment_of_the_limit_stands():
+    drive = connected(limits={"slow": [1000, False, False]})
+    drive.deliver(1, name="slow")
+    drive.begin()
+    drive.tick(LATER)
+    drive.answer()
+    assert outcomes(drive.tick(SECOND)) == {1: Outcome.SUCCESS}
+    assert drive.kills == []
+
+
+def test_answer_that_was_sent_as_the_kill_came_stands_and_the_next_task_is_not_harmed():
+    drive = connected(limits={"slow": [1000, False, False]})
+    drive.deliver(1, name="slow")
+    drive.begin()
+    drive.tick(LATER)
+    drive.tick(SECOND)
+    drive.finish()
+    drive.deliver(2)
+    assert completions(drive.die()) == []
+    drive.child_is_ready(0)
+    drive.turn()
+    assert drive.begin().id == task_id(2)
+
+
+def test_kill_for_a_limit_that_hits_the_next_task_gives_that_back_uncharged():
+    drive = connected(limits={"slow": [1000, False, False]})
+    drive.deliver(1, name="slow")
+    drive.begin()
+    drive.tick(LATER)
+    drive.tick(SECOND)
+    drive.finish()
+    drive.deliver(2)
+    drive.begin()
+    (completion,) = completions(drive.die())
+    assert (completion[0], completion[2], completion[5]) == (2, Outcome.RELEASE, RELEASED_AS_CLAIMED)
+
+
+def test_task_that_its_child_did_not_begin_is_not_killed_for_its_limit():
+    drive = connected(limits={"slow": [1, False, False]})
+    drive.deliver(1, name="slow")
+    drive.tick(LATER)
+    assert drive.kills == []
+
+
+def test_limit_goes_on_counting_after_a_signal_that_the_child_survived():
+    drive = connected(limits={"slow": [1000, False, False]})
+    drive.deliver(1, name="slow")
+    drive.begin()
+    drive.cancel(1, signal.SIGUSR1)
+    drive.tick(LATER)
+    drive.tick(SECOND)
+    assert drive.kills == [Kill(0, signal.SIGUSR1), Kill(0, signal.SIGKILL)]
+
+
+# Deaths
+
+
+def test_death_loses_the_task_that_ran_and_the_rest_is_sent_to_the_next_child():
+    drive = connected()
+    drive.deepen()
+    drive.deliver(1, 2, 3)
+    drive.begin()
+    messages = drive.die()
+    assert outcomes(messages) == {1: Outcome.LOST, 3: Outcome.RELEASE}
+    assert completions(messages)[0][4] == (
+        b"SIGKILL (pid 77), perhaps by the system for want of memory, on attempt 1"
+    )
+    drive.child_is_ready(0)
+    drive.turn()
+    assert drive.begin().id == task_id(2)
+
+
+def test_task_that_must_not_run_again_by_its_apps_word_fails():
+    drive = connected(limits={"once": [None, False, True]})
+    drive.deliver(1, name="once")
+    drive.begin()
+    (completion,) = completions(drive.die(status=3 << 8))
+    assert completion[2] == Outcome.FAILURE
+    assert failure(completion) == (
+        "lost",
+        "chervil.exceptions.WorkerLostError",
+        "its process died: exit code 3 (pid 77), on attempt 1",
+    )
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_what_the_row_says_of_losses_is_the_brokers_affair(said: bool):
+    drive = connected(limits={"once": [None, False, True]})
+    drive.deliver(1, name="once", options={int(TaskOption.FAIL_ON_LOST): said})
+    drive.begin()
+    assert outcomes(drive.die()) == {1: Outcome.LOST}
+
+
+def test_deaths_while_the_broker_is_away_are_told_later():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.lose()
+    assert drive.die() == []
+    messages = drive.connect(resumed=True)
+    assert inventory_of(messages) == {1: 1}
+    assert outcomes(messages) == {1: Outcome.LOST}
+
+
+def test_death_of_a_task_of_an_earlier_session_is_told_to_nobody():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.lose()
+    drive.connect()
+    assert completions(drive.die()) == []
+    assert drive.machine.orphans == 1
+
+
+def test_answer_that_nobody_asked_for_is_ignored():
+    drive = connected()
+    assert drive.machine.answered(0, 99, [1, None, None, None], 0)
+    drive.turn()
+    assert drive.said == ["an answer that was not asked for, or came before, is ignored (slot 0, packet 99)"]

@@ -1,0 +1,117 @@
+"""What is told of a task that did not answer itself: called off, over its limit, lost with its process.
+
+No I/O. The link imports no user code, so it writes failure records by the names of their classes.
+"""
+
+import logging
+import os
+import signal
+from enum import Enum
+from typing import NamedTuple
+
+from chervil.protocol import FAILURE_CODEC, FailureRecord, Outcome, ReleaseOption, to_text
+from chervil_worker.log import Line
+from chervil_worker.tasks import Task
+
+#: [outcome, codec?, body?, options?]: a completion row without id and lease.
+Parts = tuple[int, str | None, bytes | None, dict[int, object] | None]
+
+
+class Why(Enum):
+    """Why the link has sent a child a signal."""
+
+    REVOKED = "revoked"
+    TIME_LIMIT = "time limit"
+    STOPPED = "stopped"
+
+
+class Mark(NamedTuple):
+    """A signal that the link has sent to a slot's child."""
+
+    why: Why
+    signal: int
+    #: The task that it was meant for.
+    number: int
+
+
+def revoked(task: Task, number: int | None = None) -> Parts:
+    """Called off: before a child began it, or by signal `number` while it ran."""
+    message = "called off before it began" if number is None else f"terminated by {name_of(number)}"
+    return Outcome.REVOKED, FAILURE_CODEC, _record(task, "revoked", "TaskRevokedError", message), None
+
+
+def after_death(task: Task, mark: Mark | None, how: str) -> tuple[Parts, Line]:
+    """What becomes of a task that its child had begun and not answered when it died, and the line to log.
+
+    `mark` is the signal that the link had sent to that child, if any; `how` says how the child ended. A
+    signal that was meant for another task (that one answered before it was hit) is not this one's fault: it
+    goes back uncharged. So does what ran when the worker was stopped.
+    """
+    if mark is None:
+        return _lost(task, how)
+    if mark.why is Why.STOPPED:
+        return _cut_off(task, "worker stopped")
+    if mark.number != task.number:
+        return _cut_off(task, f"cut off by a {name_of(mark.signal)} that was meant for another task")
+    if mark.why is Why.TIME_LIMIT:
+        return _over_limit(task)
+    line = _line(logging.WARNING, task, f"revoked while it ran: terminated by {name_of(mark.signal)}")
+    return revoked(task, mark.signal), line
+
+
+def describe(status: int, pid: int, ours: bool) -> str:
+    """How a process ended, from what waitpid says: "SIGKILL (pid 7)" or "exit code 3 (pid 7)".
+
+    `ours`: the link had sent it a signal. Nobody else uses SIGKILL as often as a kernel short of memory.
+    """
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code} (pid {pid})"
+    said = f"{name_of(-code)} (pid {pid})"
+    if -code == signal.SIGKILL and not ours:
+        said += ", perhaps by the system for want of memory"
+    return said
+
+
+def name_of(number: int) -> str:
+    """A signal's name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _lost(task: Task, how: str) -> tuple[Parts, Line]:
+    """Its process died and nobody knows of a reason outside of it."""
+    line = _line(logging.ERROR, task, f"lost on attempt {task.attempt}: its process died: {how}")
+    told = f"{how}, on attempt {task.attempt}"
+    if task.terms.fail_on_lost:
+        record = _record(task, "lost", "WorkerLostError", f"its process died: {told}")
+        return (Outcome.FAILURE, FAILURE_CODEC, record, None), line
+    return (Outcome.LOST, None, told.encode(), None), line
+
+
+def _over_limit(task: Task) -> tuple[Parts, Line]:
+    assert task.terms.limit_ns is not None
+    seconds = task.terms.limit_ns / 1e9
+    message = f"{task.name} ran longer than its time limit of {seconds:g} s, on attempt {task.attempt}"
+    line = _line(
+        logging.ERROR, task,
+        f"ran longer than its time limit of {seconds:g} s, on attempt {task.attempt}: its process was killed",
+    )  # fmt: skip
+    record = _record(task, "time_limit", "TimeLimitExceeded", message)
+    return (Outcome.FAILURE, FAILURE_CODEC, record, None), line
+
+
+def _cut_off(task: Task, why: str) -> tuple[Parts, Line]:
+    """It had begun, and was cut off for no fault of its own."""
+    parts: Parts = (Outcome.RELEASE, None, why.encode(), {int(ReleaseOption.CLAIMED): True})
+    return parts, _line(logging.WARNING, task, f"goes back to the broker: {why}")
+
+
+def _line(level: int, task: Task, text: str) -> Line:
+    return Line(level, f"{task.name}[{to_text(task.id)}] {text}", task.name, to_text(task.id))
+
+
+def _record(task: Task, kind: str, error: str, message: str) -> bytes:
+    return FailureRecord(kind, f"chervil.exceptions.{error}", message, None, task.id, task.name).pack()
