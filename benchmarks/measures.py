@@ -1,5 +1,6 @@
 """What is measured: one function a row, each on a fresh broker, each returning one figure."""
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from benchmarks.stage import Stage, stage
 #: The JSON body of a no-op with this argument is about 100 bytes.
 PAYLOAD = "x" * 90
 BATCH = 100
+COROUTINES = 100
 
 
 class Echo(NamedTuple):
@@ -64,6 +66,25 @@ def enqueue_batched(folder: Path) -> float:
         for _ in range(count // BATCH):
             tasks.noop.delay_many(batch)
         return count / (time.perf_counter() - start)
+
+
+def enqueue_coroutines(folder: Path) -> float:
+    """Coroutines on one loop, each publishing one call after the other."""
+    count = 100_000
+
+    async def publish() -> None:
+        for _ in range(count // COROUTINES):
+            await tasks.noop.adelay(PAYLOAD)
+
+    async def main() -> float:
+        async with tasks.app:
+            await tasks.noop.adelay(PAYLOAD)
+            start = time.perf_counter()
+            await asyncio.gather(*[publish() for _ in range(COROUTINES)])
+            return count / (time.perf_counter() - start)
+
+    with stage(folder):
+        return asyncio.run(main())
 
 
 def drain(folder: Path) -> float:
@@ -150,6 +171,7 @@ MEASURES = (
         relative="0.5 x echo",
     ),
     Measure("enqueue in batches of 100, confirmed", "/s", enqueue_batched, lambda e: 150_000),
+    Measure("enqueue, 100 coroutines", "/s", enqueue_coroutines, lambda e: 50_000),
     Measure("drain", "/s", drain, lambda e: 40_000),
     Measure("sustained, batched producer", "/s", sustained, lambda e: 25_000),
     Measure(

@@ -12,16 +12,16 @@ def _words(text: str) -> frozenset[str]:
 CALL_OPTIONS = _words(
     "add_to_parent chain chord compression connection exchange group_id group_index link link_error "
     "parent_id producer publisher replaced_task_nesting reply_to retry retry_policy root_id route_name "
-    "router routing_key shadow soft_time_limit stamped_headers time_limit user_id"
+    "router routing_key shadow stamped_headers user_id"
 )
 
 #: Options of `@app.task` and `@shared_task`.
 TASK_OPTIONS = _words(
-    "abstract acks_late acks_on_failure_or_timeout after_return autoretry_for backend base before_start "
+    "abstract acks_on_failure_or_timeout after_return autoretry_for backend base before_start "
     "compression dont_autoretry_for filter lazy on_failure on_retry on_success pydantic pydantic_context "
-    "pydantic_dump_kwargs pydantic_strict rate_limit reject_on_worker_lost resultrepr_maxsize "
-    "retry_backoff retry_backoff_max retry_jitter retry_kwargs send_events shared soft_time_limit "
-    "store_eager_result store_errors_even_if_ignored throws time_limit track_started trail"
+    "pydantic_dump_kwargs pydantic_strict rate_limit resultrepr_maxsize "
+    "retry_backoff retry_backoff_max retry_jitter retry_kwargs send_events shared "
+    "store_eager_result store_errors_even_if_ignored throws track_started trail"
 )
 
 TASK_ATTRIBUTES = TASK_OPTIONS | _words(
@@ -32,14 +32,20 @@ TASK_ATTRIBUTES = TASK_OPTIONS | _words(
 APP_ATTRIBUTES = _words(
     "Beat GroupResult ResultSet Task WorkController Worker add_defaults add_periodic_task amqp "
     "autodiscover_tasks backend broker_connection bugreport canvas config_from_envvar config_from_object "
-    "connection connection_for_read connection_for_write control events loader log on_after_configure "
+    "connection connection_for_read connection_for_write events loader log on_after_configure "
     "on_after_finalize on_after_fork on_configure pool producer_or_acquire producer_pool register_task "
     "select_queues setup_security signature start steps user_options worker_main"
 )
 
+CONTROL_ATTRIBUTES = _words(
+    "add_consumer autoscale broadcast cancel_consumer disable_events election enable_events heartbeat "
+    "inspect mailbox ping pool_grow pool_restart pool_shrink rate_limit revoke_by_stamped_headers shutdown "
+    "terminate_by_stamped_headers time_limit"
+)
+
 RESULT_ATTRIBUTES = _words(
-    "args backend build_graph children collect date_done forget get_leaf graph ignored iterdeps kwargs "
-    "maybe_reraise maybe_throw name parent queue retries revoke revoke_by_stamped_headers then worker"
+    "args backend build_graph children collect date_done get_leaf graph ignored iterdeps kwargs "
+    "maybe_reraise maybe_throw name parent queue retries revoke_by_stamped_headers then worker"
 )
 
 SETTINGS = _words(
@@ -55,13 +61,13 @@ SETTINGS = _words(
     "result_backend result_backend_always_retry result_backend_transport_options "
     "result_cache_max result_chord_join_timeout result_chord_retry_interval result_compression "
     "result_exchange result_exchange_type result_extended result_persistent security_cert_store "
-    "security_certificate security_digest security_key task_acks_late task_acks_on_failure_or_timeout "
+    "security_certificate security_digest security_key task_acks_on_failure_or_timeout "
     "task_allow_error_cb_on_chord_header task_annotations task_compression task_create_missing_queues "
     "task_default_delivery_mode task_default_exchange task_default_exchange_type task_default_rate_limit "
     "task_default_routing_key task_inherit_parent_priority task_protocol task_publish_retry "
-    "task_publish_retry_policy task_queue_max_priority task_queues task_reject_on_worker_lost "
-    "task_remote_tracebacks task_routes task_send_sent_event task_soft_time_limit "
-    "task_store_eager_result task_store_errors_even_if_ignored task_time_limit task_track_started "
+    "task_publish_retry_policy task_queue_max_priority task_queues "
+    "task_remote_tracebacks task_routes task_send_sent_event "
+    "task_store_eager_result task_store_errors_even_if_ignored task_track_started "
     "worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss worker_concurrency "
     "worker_consumer worker_deduplicate_successful_tasks worker_direct worker_disable_prefetch "
     "worker_disable_rate_limits worker_enable_prefetch_count_reduction worker_enable_remote_control "

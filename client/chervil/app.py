@@ -1,7 +1,6 @@
 """The app: settings, tasks, and the way to the broker."""
 
 import sys
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
@@ -11,6 +10,7 @@ from typing import (
     NoReturn,
     ParamSpec,
     Protocol,
+    Self,
     TypeVar,
     Unpack,
     cast,
@@ -26,6 +26,7 @@ from chervil.task import AsyncTask, Task
 if TYPE_CHECKING:
     from chervil.address import Found
     from chervil.client import Client
+    from chervil.control import Control
     from chervil.publishing import Publisher
 
 P = ParamSpec("P")
@@ -80,10 +81,9 @@ class Chervil:
         self.finalized = False
         self._tasks: dict[str, Task[..., Any]] = {}
         self._found: Found | None = None
-        self._client: tuple[str | None, Client] | None = None
+        #: The client of the broker whose URL `broker_url` is; at most one, but while that changes.
+        self._clients: dict[str | None, Client] = {}
         self._publisher: Publisher | None = None
-        #: Held while a client is made: two threads must not make two.
-        self._lock = threading.Lock()
         if set_as_current:
             self.set_current()
 
@@ -167,14 +167,21 @@ class Chervil:
         Raises OperationalError when the broker's URL, wherever it comes from, is none.
         """
         url = self.conf.broker_url
-        made = self._client
-        if made is None or made[0] != url:
-            with self._lock:
-                made = self._client
-                if made is None or made[0] != url:
-                    self.close()
-                    made = self._client = (url, self._make_client(url))
-        return made[1]
+        made = self._clients.get(url)
+        return self._settle_on(url) if made is None else made
+
+    def _settle_on(self, url: str | None) -> "Client":
+        """Makes the client of a URL, and closes those of others.
+
+        Two threads may both make one, which has no connection yet; `setdefault` has them agree on the same.
+        There is no lock: a fork while it was held would leave it held for ever in the new process.
+        """
+        made = self._clients.setdefault(url, self._make_client(url))
+        for other in [other for other in list(self._clients) if other != url]:
+            client = self._clients.pop(other, None)
+            if client is not None:
+                client.close()
+        return made
 
     def _make_client(self, url: str | None) -> "Client":
         from pathlib import Path
@@ -202,11 +209,28 @@ class Chervil:
             self._publisher = Publisher(self)
         return self._publisher
 
+    @property
+    def control(self) -> "Control":
+        """Commands about tasks that have been published, such as `app.control.revoke(id)`."""
+        from chervil.control import Control
+
+        return Control(self)
+
     def close(self) -> None:
         """Closes the connections; the app may be used again."""
-        if self._client is not None:
-            self._client[1].close()
-            self._client = None
+        while self._clients:
+            self._clients.popitem()[1].close()
+
+    async def __aenter__(self) -> Self:
+        """Nothing is connected before it must; the end of the last such block on this event loop closes its
+        connection.
+        """
+        self.client.aio.entered += 1
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        for client in list(self._clients.values()):
+            await client.aleave()
 
     def set_current(self) -> None:
         """Makes this the app that `current_app` and shared tasks use."""

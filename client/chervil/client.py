@@ -1,53 +1,31 @@
-"""The blocking client: publish, query, wait, stats and purge over a pool of lines."""
+"""The blocking client: publish, query, wait and the rest over a pool of lines."""
 
 import os
 import socket
-from collections import deque
-from collections.abc import Callable
-from time import monotonic, sleep
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from functools import partial
+from sys import modules
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
+from chervil import asking
 from chervil.address import Found
-from chervil.exceptions import AccessRefused, OperationalError, PublishRefused, PublishUnconfirmed
-from chervil.line import Line, LineBroken, open_line
+from chervil.asking import Status as Status  # noqa: PLC0414  # what `query` and `wait` give
+from chervil.conversation import LineBroken, run
+from chervil.exceptions import OperationalError
+from chervil.exchange import Exchange, Request, parts
+from chervil.line import Line, open_line
+from chervil.loop_hint import HINT_AFTER, hint
 from chervil.pool import Pool
-from chervil.protocol import FINAL, Code, LocalProtocolError, RequestRefused, Stage, WireId, to_text, to_wire
-from chervil.protocol.limits import ROWS_MAX
-from chervil.protocol.messages import Confirm, Ok, Report
-from chervil.protocol.messages import Status as StatusMessage
-from chervil.protocol.rows import TaskRow, batches, weight
+from chervil.protocol import WireId, to_wire
+from chervil.protocol.rows import TaskRow
+from chervil.publication import Publication
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from chervil.aio import AsyncClient, Loops
 
-#: Frames sent ahead of their confirms: enough to keep the broker busy, at most 4 MiB under way.
-PIPELINE = 16
-#: Seconds in which a request that is no publish is answered.
-REQUEST_SECONDS = 10.0
-#: Seconds of waiting in vain after which a waiter asks why.
-ASK_WHY_AFTER = 2.0
-#: Seconds between attempts to reach a broker that went away: the first, and the longest.
-PAUSE_FIRST = 0.05
-PAUSE_MOST = 0.5
-
-#: Reasons of a broker to end a connection after which another one may do.
-_TRY_AGAIN = (None, "DONE", Code.SHUTDOWN, Code.SLOW, Code.TOO_MANY)
-
-
-class Status(NamedTuple):
-    """What the broker knows of a task (protocol.md, STATUS)."""
-
-    id: str
-    stage: Stage
-    #: The result's codec and bytes, where there is one.
-    codec: str | None
-    body: bytes | None
-    #: By `protocol.Info`.
-    info: dict[int, Any]
-
-    @property
-    def settled(self) -> bool:
-        """Whether waiting on brings nothing: it is final, or not known."""
-        return self.stage in FINAL or self.stage is Stage.UNKNOWN
+#: Dead letters asked for at a time.
+PAGE = 100
 
 
 class Client:
@@ -56,88 +34,90 @@ class Client:
     Every method connects when it must. All raise OperationalError when the broker cannot be reached.
     """
 
+    #: The clients of event loops, once there are any.
+    _loops: "Loops | None" = None
+
     def __init__(
         self, found: Found, name: str | None = None, pool_limit: int = 10, connect_timeout: float = 4.0
     ) -> None:
         """`name` is what the broker's logs call this client; `pid@host` unless given."""
         self.found = found
+        self._where = f"the broker at {found.url.redacted}"
         self._name = name
         self._connect_timeout = connect_timeout
-        self._pool = Pool(self._connect, pool_limit)
+        self._lines = Pool(self._connect, pool_limit)
 
-    def publish(self, rows: list[TaskRow], deadline: float = 10.0) -> None:
+    def publish(self, rows: list[TaskRow], deadline: float = 10.0, wait: bool = True) -> None:
         """Publishes tasks; returns when the broker has confirmed all of them.
 
         `deadline` in seconds. When the connection breaks the same rows are sent again, which makes no
-        second task. Raises PublishRefused for rows that were not stored (the others are confirmed),
-        PublishUnconfirmed when rows were sent and not confirmed before the deadline, OperationalError
-        when nothing was sent at all.
+        second task. A broker that is full is waited for until the deadline; not so with `wait` False, which
+        is for calls from inside of tasks, whose end may be what makes room. Raises PublishRefused for rows
+        that were not stored (the others are confirmed), PublishUnconfirmed when rows were sent and not
+        confirmed before the deadline, OperationalError when nothing was sent at all.
         """
-        end = monotonic() + deadline
-        publication = _Publication(rows)
-        pause = PAUSE_FIRST
-        sent = False
-        while True:
-            try:
-                line = self._pool.take(end)
-            except OperationalError as error:
-                if not sent:
-                    raise
-                reason, again = str(error), not isinstance(error, AccessRefused)
-            else:
-                before = line.written
-                try:
-                    publication.send(line, end)
-                except (LineBroken, TimeoutError) as error:
-                    sent = sent or line.written > before
-                    self._pool.drop(line)
-                    reason = str(error)
-                    again = not isinstance(error, LineBroken) or error.code in _TRY_AGAIN
-                except BaseException:
-                    self._pool.drop(line)
-                    raise
-                else:
-                    self._pool.give(line)
-                    break
-            if not again or monotonic() + pause >= end:
-                raise PublishUnconfirmed(publication.open_ids(), reason, publication.refused_ids())
-            sleep(pause)
-            pause = min(2 * pause, PAUSE_MOST)
-        if publication.refused:
-            raise publication.refusal()
+        started = monotonic()
+        publication = Publication(rows, wait)
+        end = started + deadline
+        try:
+            self._publish(publication, end)
+        finally:
+            # Whoever runs an event loop has loaded asyncio.
+            if "asyncio" in modules and monotonic() - started > HINT_AFTER:
+                hint("delay", "adelay", monotonic() - started)
+        if publication.failed:
+            error = publication.error()
+            if error is not None:
+                raise error
 
     def query(self, ids: list[str]) -> list[Status]:
         """What the broker knows of each task, in the order asked. Raises ValueError for what is no id."""
         wires = [to_wire(id_) for id_ in ids]
+        return run(asking.query(self._lines, self._where, wires))
 
-        def ask(line: Line, end: float) -> list[Status]:
-            found: list[Status] = []
-            for part in parts(wires):
-                check_open(line)
-                found += _statuses(line.ask(line.exchange.query(part), end))
-            return found
-
-        return self._ask(ask)
+    def history(self, id_: str) -> dict[str, Any]:
+        """A task's life (protocol.md, HISTORY); its `stage` is UNKNOWN where the broker does not know it."""
+        wire = to_wire(id_)
+        return self._report(lambda exchange: exchange.history(wire))
 
     def stats(self) -> dict[str, Any]:
         """The broker's report on itself (protocol.md, REPORT)."""
+        return self._report(lambda exchange: exchange.stats())
 
-        def ask(line: Line, end: float) -> dict[str, Any]:
-            reply = line.ask(line.exchange.stats(), end)
-            assert isinstance(reply, Report)
-            return reply.report
+    def dead(self, limit: int = PAGE) -> Iterator[dict[str, Any]]:
+        """All dead letters, oldest first (protocol.md, LIST), asked for `limit` at a time."""
+        cursor: str | None = None
+        while True:
+            page = self._page("dead", cursor, limit)
+            tasks, following = page.get("tasks"), page.get("cursor")
+            if not isinstance(tasks, list) or not isinstance(following, str | None):
+                raise OperationalError(f"{self._where} lists dead letters in a form that is none")
+            yield from tasks
+            if following is None:
+                return
+            if following == cursor or not tasks:
+                raise OperationalError(f"{self._where} lists dead letters without an end")
+            cursor = following
 
-        return self._ask(ask)
+    def revoke(self, ids: list[str], terminate: bool = False, signal: int | None = None) -> int:
+        """Calls tasks off; with `terminate` running ones too, by `signal` (SIGTERM unless given).
+
+        Returns how many were not final. An id that is not known is remembered: it is called off when it
+        is published.
+        """
+        return self._count(ids, lambda exchange, part: exchange.revoke(part, terminate, signal))
+
+    def rerun(self, ids: list[str]) -> int:
+        """Runs final tasks that did not succeed again, under their own ids; returns how many."""
+        return self._count(ids, lambda exchange, part: exchange.rerun(part))
+
+    def forget(self, ids: list[str]) -> int:
+        """Drops final tasks, dead letters among them, with their results; returns how many."""
+        return self._count(ids, lambda exchange, part: exchange.forget(part))
 
     def purge(self, queues: list[str]) -> int:
         """Revokes the ready and scheduled tasks of queues (none named: of all); returns how many."""
-
-        def ask(line: Line, end: float) -> int:
-            reply = line.ask(line.exchange.purge(queues), end)
-            assert isinstance(reply, Ok)
-            return reply.value or 0
-
-        return self._ask(ask)
+        return run(asking.count(self._lines, self._where, lambda exchange: iter([exchange.purge(queues)])))
 
     def wait(
         self,
@@ -150,10 +130,11 @@ class Client:
         """Waits until all tasks are settled; returns their statuses in the order asked.
 
         After `timeout` seconds it returns what is known, unsettled ones included; with 0 it asks once, as
-        `query` does. `on_wait` is called once, after ASK_WHY_AFTER seconds in vain, with the statuses of
-        those that are open. When the connection breaks it calls `on_lost` with a line that says so, once
-        for each loss, then connects and watches again, for `patience` seconds where they are given; when
-        an answer stays away for REQUEST_SECONDS it tries once more.
+        `query` does. `on_wait` is called once, after `watching.ASK_WHY_AFTER` seconds in vain, with the
+        statuses of those that are open. When the connection breaks it calls `on_lost` with a line that says
+        so, once for each loss, then connects and watches again, for `patience` seconds where they are given;
+        a broker that has been silent for `watching.QUIET_SECONDS` and answers nothing is taken for lost; when
+        a first answer stays away it tries once more.
 
         Raises OperationalError when the broker could not be reached at first, or not again before the
         timeout or within `patience`, when it refuses, or does not answer; chervil's TimeoutError when the
@@ -161,115 +142,82 @@ class Client:
         """
         from chervil.watching import Watching
 
-        return Watching(
-            self._pool, self.found, ids, timeout, on_wait, on_lost=on_lost, patience=patience
-        ).run()
+        started = monotonic()
+        watching = Watching(
+            self._lines, self._where, ids, timeout, on_wait, on_lost=on_lost, patience=patience
+        )
+        try:
+            return run(watching.run())
+        finally:
+            if "asyncio" in modules and monotonic() - started > HINT_AFTER:
+                hint("get", "aget", monotonic() - started)
 
     def close(self) -> None:
-        """Closes the idle connections; the client may be used again."""
-        self._pool.close()
+        """Closes the idle connections, and those of event loops; the client may be used again.
 
-    def _ask(self, ask: Callable[[Line, float], T]) -> T:
-        """Does a request that may be repeated: once more when a connection kept for reuse was broken."""
-        end = monotonic() + REQUEST_SECONDS
-        for last in (False, True):
-            line = self._pool.take(end)
+        A coroutine that still waits on one is told so by an OperationalError.
+        """
+        self._lines.close()
+        if self._loops is not None:
+            self._loops.close()
+
+    @property
+    def aio(self) -> "AsyncClient":
+        """The same for coroutines: the client of the event loop that runs."""
+        loops = self._loops
+        if loops is None:
+            from chervil.aio import AsyncClient, Loops
+
+            made = Loops(partial(AsyncClient, self.found, self._name, self._connect_timeout))
+            # Two threads may both make one; this has them agree on the same without a lock.
+            loops = vars(self).setdefault("_loops", made)
+        return loops.client()
+
+    async def aleave(self) -> None:
+        """Ends an `async with` block of this loop; the last one closes the loop's connection.
+
+        That waits for what is being published, and closes the idle connections of blocking calls too.
+        """
+        if self._loops is not None:
+            await self._loops.leave()
+        self._lines.close()
+
+    def _publish(self, publication: Publication, end: float) -> None:
+        failure: Exception | None = None
+        line = self._lines.idle()
+        if line is not None:
             try:
-                answer = ask(line, end)
-            except RequestRefused as error:
-                self._pool.give(line)
-                raise OperationalError(f"the broker refused: {error}") from None
+                done = publication.run_directly(line, end)
             except (LineBroken, TimeoutError) as error:
-                self._pool.drop(line)
-                if last or isinstance(error, TimeoutError):
-                    raise OperationalError(
-                        f"no answer from the broker at {self.found.url.redacted}: {error}"
-                    ) from None
-            except BaseException:
-                self._pool.drop(line)
+                self._lines.drop(line, error)
+                failure = error
+            except BaseException as error:
+                self._lines.drop(line, error)
                 raise
             else:
-                self._pool.give(line)
-                return answer
-        raise AssertionError
+                self._lines.give(line)
+                if done:
+                    return
+        run(publication.run(self._lines, end, failure))
+
+    def _report(self, request: Callable[[Exchange], Request]) -> dict[str, Any]:
+        return run(asking.report(self._lines, self._where, request))
+
+    def _page(self, kind: str, cursor: str | None, limit: int) -> dict[str, Any]:
+        return self._report(lambda exchange: exchange.page(kind, cursor, limit))
+
+    def _count(self, ids: list[str], request: Callable[[Exchange, list[WireId]], Request]) -> int:
+        wires = [to_wire(id_) for id_ in ids]
+
+        def requests(exchange: Exchange) -> Iterator[Request]:
+            return (request(exchange, part) for part in parts(wires))
+
+        return run(asking.count(self._lines, self._where, requests))
 
     def _connect(self, end: float | None) -> Line:
-        name = self._name or f"{os.getpid()}@{socket.gethostname()}"
-        return open_line(self.found, name, self._connect_timeout, end)
+        return open_line(self.found, client_name(self._name), self._connect_timeout, end)
 
 
-class _Publication:
-    """The rows of one `publish` in frames, and what the broker said of each."""
-
-    def __init__(self, rows: list[TaskRow]) -> None:
-        #: Frames that are not confirmed yet, in order.
-        self._frames = deque(
-            (rows,) if len(rows) == 1 else batches(rows, [weight(row[7], row[5], row[4]) for row in rows])
-        )
-        #: (id, code, message) of rows that were not stored.
-        self.refused: list[tuple[WireId, str, str]] = []
-
-    def send(self, line: Line, end: float) -> None:
-        """Sends all frames that are not confirmed and waits for their confirms."""
-        frames = self._frames
-        under_way: deque[int] = deque()
-        following = 0
-        while frames:
-            while following < len(frames) and following < PIPELINE:
-                try:
-                    request, data = line.exchange.publish(frames[following])
-                except LocalProtocolError as error:
-                    check_open(line)
-                    raise PublishRefused(self.open_ids(), error.code, error.message) from None
-                line.send(data, end)
-                under_way.append(request)
-                following += 1
-            try:
-                reply = line.reply(under_way.popleft(), end)
-            except RequestRefused as error:
-                self.refused += [(row[0], error.code, error.message) for row in frames[0]]
-            else:
-                assert isinstance(reply, Confirm)
-                if reply.exceptions:
-                    self._note(frames[0], reply.exceptions)
-            frames.popleft()
-            following -= 1
-
-    def _note(self, rows: list[TaskRow], exceptions: list[list[Any]]) -> None:
-        for index, code, message in exceptions:
-            # A duplicate was confirmed before: by an attempt of ours, or by whoever chose the id.
-            if code != Code.DUPLICATE:
-                self.refused.append((rows[index][0], code, message))
-
-    def open_ids(self) -> list[str]:
-        return [to_text(row[0]) for rows in self._frames for row in rows]
-
-    def refusal(self) -> PublishRefused:
-        _, code, message = self.refused[0]
-        return PublishRefused(self.refused_ids(), code, message)
-
-    def refused_ids(self) -> list[str]:
-        return [to_text(id_) for id_, _, _ in self.refused]
-
-
-def parts(wires: list[WireId]) -> list[list[WireId]]:
-    """Ids in as many as a frame may hold."""
-    return [wires[at : at + ROWS_MAX] for at in range(0, len(wires), ROWS_MAX)]
-
-
-def check_open(line: Line) -> None:
-    """Raises LineBroken where the broker has said goodbye: it may be asked nothing more."""
-    ended = line.exchange.ended
-    if ended is not None:
-        raise LineBroken(str(ended), ended.code)
-
-
-def _statuses(reply: object) -> list[Status]:
-    assert isinstance(reply, StatusMessage)
-    return [status_of(row) for row in reply.tasks]
-
-
-def status_of(row: list[Any]) -> Status:
-    """The status in a row of the wire."""
-    id_, stage, codec, body, info = row
-    return Status(to_text(id_), Stage(stage), codec, body, info or {})
+def client_name(given: str | None) -> str:
+    """What a client calls itself to the broker."""
+    return given or f"{os.getpid()}@{socket.gethostname()}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _PRIORITY_MAX = 9
 _NAME_MAX = 255
+_DELIVERY_LIMIT_MAX = 100
 _SERIALIZERS = ("json", "msgpack")
 
 
@@ -42,6 +43,19 @@ class Settings:
     accept_content: tuple[str, ...] = ("json", "msgpack")
     #: Keep the outcome of tasks, not what they return.
     task_ignore_result: bool = False
+    #: When a task counts as done: after it ran, so that one whose process dies runs again (at most
+    #: `task_delivery_limit` starts); False has it run at most once. Celery's default is False.
+    task_acks_late: bool = True
+    #: False: a task whose process dies is a FAILURE at once. None and True: it runs again if it is acked
+    #: late.
+    task_reject_on_worker_lost: bool | None = None
+    #: How often a task may be begun before it is parked because its process died each time; 1 to 100.
+    task_delivery_limit: int = 3
+    #: After this the process that runs a task is killed, and the task is a FAILURE: seconds, a timedelta,
+    #: or None (0) for no limit.
+    task_time_limit: "float | timedelta | None" = None
+    #: After this SoftTimeLimitExceeded is raised in the task, which may catch it to clean up.
+    task_soft_time_limit: "float | timedelta | None" = None
     #: How long a result is kept: seconds, a timedelta, or None for as long as there is room.
     result_expires: "float | timedelta | None" = 86400
     #: The zone of naive times; a name such as Europe/Berlin.
@@ -57,10 +71,19 @@ class Settings:
     #: Let the exceptions of such tasks out of the call.
     task_eager_propagates: bool = False
 
+    # Beside the dictionary, which holds settings and nothing else.
+    __slots__ = ("__dict__", "_changes")
+    #: How often a setting was set: what is made of settings is good until this grows.
+    _changes: int
+
     def __init__(self, **values: Any) -> None:
+        self._changes = 0
         self.update(values)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_changes":
+            object.__setattr__(self, name, value)
+            return
         check = _CHECKS.get(name)
         if check is not None:
             try:
@@ -76,6 +99,7 @@ class Settings:
                 f"{name!r} is no setting of Chervil; kept as your own", UserWarning, stacklevel=_caller()
             )
         self.__dict__[name] = value
+        self._changes += 1
 
     def __getattr__(self, name: str) -> Any:
         if name in absent.SETTINGS:
@@ -111,10 +135,12 @@ class Settings:
     def update(self, values: Mapping[str, Any] | None = None, **more: Any) -> None:
         """Sets several at once; where one of them is wrong, none is set."""
         checked = Settings.__new__(Settings)
+        checked._changes = 0
         checked.__dict__.update(self.__dict__)
         for name, value in {**(values or {}), **more}.items():
             setattr(checked, name, value)
         self.__dict__.update(checked.__dict__)
+        self._changes += 1
 
     def __repr__(self) -> str:
         changed = {name: value for name, value in self.__dict__.items() if name != "broker_url"}
@@ -182,6 +208,28 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def delivery_limit(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= _DELIVERY_LIMIT_MAX:
+        raise ValueError(f"wants an integer from 1 to {_DELIVERY_LIMIT_MAX}, not {value!r}")
+    return value
+
+
+def flag_or_none(value: Any) -> bool | None:
+    return None if value is None else flag(value)
+
+
+def time_limit(value: Any) -> Any:
+    """Seconds or a timedelta; None and 0 say nothing, as in Celery."""
+    if value is not None:
+        from chervil.times import relative_ms
+
+        try:
+            relative_ms(value, "")
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).lstrip()) from None
+    return value
+
+
 def _count(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"wants an integer from 1, not {value!r}")
@@ -219,6 +267,11 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "result_serializer": serializer,
     "accept_content": _serializers,
     "task_ignore_result": flag,
+    "task_acks_late": flag,
+    "task_reject_on_worker_lost": flag_or_none,
+    "task_delivery_limit": delivery_limit,
+    "task_time_limit": time_limit,
+    "task_soft_time_limit": time_limit,
     "result_expires": _expires,
     "timezone": _timezone,
     "task_publish_timeout": _seconds,

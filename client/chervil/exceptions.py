@@ -15,7 +15,12 @@
         NotRegistered          no task of that name in this app (a KeyError too)
         MaxRetriesExceededError
         TaskRevokedError       called off, or its expiry passed before it started
+        TaskRejectedError      parked as a dead letter by its own `raise Reject(...)`
         WorkerLostError        the process that ran it died, too often
+        Terminated             its process was ended on request
+      SoftTimeLimitExceeded    raised in a task that runs longer than its soft time limit
+      TimeLimitExceeded        it ran longer than its hard time limit; its process was killed
+    Reject                     raised by a task: park this task (or, on request, run it again later)
     Retry                      raised by `Task.retry`: run again later (no error)
 
 The arguments of each exception are what its class takes, so all can be pickled and rebuilt.
@@ -148,8 +153,45 @@ class TaskRevokedError(TaskError):
     """The task was called off, or expired, before it ran."""
 
 
+class TaskRejectedError(TaskError):
+    """The task raised Reject, and is kept as a dead letter until someone runs it again or forgets it.
+
+    Not Reject itself: raised where one task waits for another, that would reject the one that waits.
+    """
+
+
 class WorkerLostError(TaskError):
     """The process that ran the task died; the system gave up after the last attempt allowed."""
+
+
+class Terminated(TaskError):
+    """The process that ran the task was ended because somebody called the task off."""
+
+
+class SoftTimeLimitExceeded(ChervilError):
+    """The task that runs here has reached its soft time limit; it may catch this, clean up and return."""
+
+
+class TimeLimitExceeded(ChervilError):
+    """The task ran longer than its hard time limit, and its process was killed."""
+
+
+class Reject(Exception):
+    """A task raises this to be parked as a dead letter, which `chervil list dead` shows.
+
+    reason: text or an exception. requeue: put it at the end of its queue again instead; it is redelivered
+    at once, so a task that always asks for this runs for ever.
+    """
+
+    def __init__(self, reason: object = None, requeue: bool = False) -> None:
+        super().__init__(reason, requeue)
+        self.reason = reason
+        self.requeue = requeue
+
+    def __str__(self) -> str:
+        if isinstance(self.reason, BaseException):
+            return f"{type(self.reason).__name__}: {self.reason}"
+        return "rejected by the task" if self.reason is None else str(self.reason)
 
 
 class Retry(Exception):
@@ -214,10 +256,15 @@ __all__ = [
     "OperationalError",
     "PublishRefused",
     "PublishUnconfirmed",
+    "Reject",
     "RemoteError",
     "Retry",
+    "SoftTimeLimitExceeded",
     "TaskError",
+    "TaskRejectedError",
     "TaskRevokedError",
+    "Terminated",
+    "TimeLimitExceeded",
     "TimeoutError",
     "UnknownTask",
     "WorkerLostError",

@@ -4,11 +4,11 @@ import os
 import threading
 import traceback
 from collections.abc import Coroutine
-from types import CoroutineType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chervil.current import Running, parent, running
-from chervil.exceptions import Retry
+from chervil.exceptions import Reject, Retry
 from chervil.protocol.vocabulary import Outcome
 from chervil.request import Request
 
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from chervil.task import Task
 
 
+#: Modules whose frames stand between the worker and the task.
+_OURS = (__name__, "chervil.softlimit")
+
+
 class Finished(NamedTuple):
     """What came of one run."""
 
-    #: SUCCESS, FAILURE or RETRY.
+    #: SUCCESS, FAILURE, RETRY or REJECT.
     outcome: Outcome
     #: What the function returned; None unless SUCCESS.
     value: Any
-    #: With FAILURE what was raised, with RETRY the cause if there is one.
+    #: With FAILURE and REJECT what was raised, with RETRY the cause if there is one.
     exception: BaseException | None
     #: Its traceback as text, from the task's own frame on.
     traceback: str | None
@@ -33,26 +37,37 @@ class Finished(NamedTuple):
     retry: Retry | None
 
 
-def execute(task: "Task[..., Any]", request: Request) -> Finished:
+def execute(task: "Task[..., Any]", request: Request, soft_limit: float | None = None) -> Finished:
     """Runs `task.run` with the request's arguments, `self.request` being that request, which has an id.
 
-    Whatever the function raises ends up in the answer, SystemExit included; only KeyboardInterrupt
-    propagates. A coroutine is run to its end on this thread's own event loop, which is kept from one task
-    to the next.
+    Whatever the function raises ends up in the answer, SystemExit included; only the KeyboardInterrupt of
+    an eager run propagates, as that is the caller's Ctrl-C. A coroutine is run to its end on this thread's
+    own event loop, which is kept from one task to the next. `soft_limit`, in seconds: see
+    `chervil.softlimit`.
     """
     outer = running.set(Running(task, request))
     outer_parent = parent.set(request)
     try:
-        value = task.run(*request.args, **request.kwargs)
+        if soft_limit is None:
+            value = task.run(*request.args, **request.kwargs)
+        else:
+            from chervil.softlimit import call
+
+            value = call(soft_limit, task.run, request.args, request.kwargs)
         if type(value) is CoroutineType:
-            value = _run_coroutine(value)
+            value = _run_coroutine(value, soft_limit)
         if request.pending_retry is not None:
             return _retry(request.pending_retry)
     except Retry as retry:
         return _retry(retry)
-    except KeyboardInterrupt:
-        raise
+    except Reject as rejection:
+        return Finished(Outcome.REJECT, None, rejection, _format(rejection), None)
     except BaseException as error:
+        if request.is_eager and isinstance(error, KeyboardInterrupt):
+            raise
+        if isinstance(error, MemoryError):
+            # What its frames hold is what there was no room beside; saying so takes some.
+            traceback.clear_frames(error.__traceback__)
         return Finished(Outcome.FAILURE, None, error, _format(error), None)
     finally:
         parent.reset(outer_parent)
@@ -64,12 +79,20 @@ def _retry(retry: Retry) -> Finished:
     return Finished(Outcome.RETRY, None, retry.exc, _format(retry.exc or retry), retry)
 
 
-def _format(error: BaseException) -> str:
-    """The traceback as text, without the frame of `execute`, which tells the user nothing."""
+def own_frames(error: BaseException) -> TracebackType | None:
+    """The frames of an exception's traceback without ours, which tell the user nothing."""
     frames = error.__traceback__
-    if frames is not None and frames.tb_frame.f_code is execute.__code__:
+    while frames is not None and frames.tb_frame.f_globals.get("__name__") in _OURS:
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    return frames
+
+
+def _format(error: BaseException) -> str:
+    """The traceback as text. Never raises: an exception's parts are user code, or too many, or too large."""
+    try:
+        return "".join(traceback.format_exception(type(error), error, own_frames(error)))
+    except BaseException as why:
+        return f"{type(error).__name__} (its traceback could not be written: {type(why).__name__})\n"
 
 
 class _Loop(threading.local):
@@ -82,15 +105,21 @@ class _Loop(threading.local):
 _loop = _Loop()
 
 
-def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any], soft_limit: float | None) -> Any:
     import asyncio
     from contextvars import copy_context
 
     if _loop.runner is None or _loop.pid != os.getpid():
         _loop.runner = asyncio.Runner()
         _loop.pid = os.getpid()
+    whole = coroutine
+    if soft_limit is not None:
+        from chervil.softlimit import drive
+
+        whole = drive(soft_limit, coroutine)
     try:
         # The runner would keep the context of its first run; this one knows the task that runs.
-        return _loop.runner.run(coroutine, context=copy_context())
+        return _loop.runner.run(whole, context=copy_context())
     finally:
+        whole.close()
         coroutine.close()

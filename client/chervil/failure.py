@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from chervil.exceptions import DecodeError, EncodeError, RemoteError
+from chervil.exceptions import (
+    DecodeError,
+    RemoteError,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from chervil.protocol.failure import ARGS_MAX, MESSAGE_MAX, TRACEBACK_MAX, FailureRecord
 from chervil.protocol.ids import to_wire
 from chervil.protocol.limits import NAME_MAX
@@ -16,6 +22,14 @@ from chervil.serialization import decode, encode
 
 #: The serializer of an exception's arguments; every client has it.
 _ARGS_CODEC = "json"
+
+#: What the system says of a task, whatever class the writer of the record, in its language, calls it.
+_CLASS_OF_KIND: dict[str, type[Exception]] = {
+    "expired": TaskRevokedError,
+    "lost": WorkerLostError,
+    "revoked": TaskRevokedError,
+    "time_limit": TimeLimitExceeded,
+}
 
 
 def failure_body(
@@ -30,11 +44,11 @@ def failure_body(
     cls = type(exc)
     try:
         message = str(exc)
-    except Exception as error:
+    except BaseException as error:  # user code, which may even exit
         message = f"<str() of the exception raised {type(error).__name__}>"
     try:
         args: bytes | None = encode(_ARGS_CODEC, list(exc.args))
-    except EncodeError:
+    except BaseException:  # user code again: a container or number of a class of its own
         args = None
     if args is not None and len(args) > ARGS_MAX:
         args = None
@@ -58,7 +72,7 @@ def exception_from(record: FailureRecord) -> Exception:
     its attribute `remote_traceback` (text or None) and one of its notes, so it is printed with it.
     """
     args = _args_of(record)
-    cls = _class_named(record.type)
+    cls = _CLASS_OF_KIND.get(record.kind) or _class_named(record.type)
     exc = _rebuild(cls, args) if cls is not None else None
     if exc is None:
         exc = RemoteError(record.type, record.message or "", args)

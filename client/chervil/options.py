@@ -29,6 +29,12 @@ class CallOptions(TypedDict, total=False):
     ignore_result: bool | None
     #: json or msgpack.
     serializer: str | None
+    #: Seconds after which the process that runs the task is killed, and the task is a FAILURE. None and 0 say
+    #: nothing: the task's own limit holds, or the worker's, or the setting's.
+    time_limit: "float | timedelta | None"
+    #: Seconds after which SoftTimeLimitExceeded is raised in the task, which may catch it to clean up. While
+    #: the task runs, SIGALRM and the process's real timer (`signal.alarm`) are not its own to use.
+    soft_time_limit: "float | timedelta | None"
 
 
 class TaskOptions(TypedDict, total=False):
@@ -45,6 +51,16 @@ class TaskOptions(TypedDict, total=False):
     ignore_result: bool | None
     serializer: str | None
     expires: "float | timedelta | datetime | None"
+    #: True (Chervil's default, not Celery's): done when it has run, so it runs again when its process dies.
+    #: False: claimed before it begins, so it runs at most once.
+    acks_late: bool | None
+    #: False: a FAILURE when its process dies, instead of another attempt.
+    reject_on_worker_lost: bool | None
+    #: How often it may be begun before it is parked because its process died each time: 1 to 100.
+    delivery_limit: int | None
+    #: As in a call.
+    time_limit: "float | timedelta | None"
+    soft_time_limit: "float | timedelta | None"
     #: Check arguments against the signature at the call.
     typing: bool
 
@@ -60,6 +76,11 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "ignore_result": conf.flag,
     "serializer": conf.serializer,
     "headers": conf.mapping,
+    "acks_late": conf.flag,
+    "reject_on_worker_lost": conf.flag,
+    "delivery_limit": conf.delivery_limit,
+    "time_limit": conf.time_limit,
+    "soft_time_limit": conf.time_limit,
 }
 
 
@@ -82,3 +103,17 @@ def check_options(
                 check(value)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{what}: {name} {error}") from None
+    check_limits(what, options.get("time_limit"), options.get("soft_time_limit"))
+
+
+def check_limits(what: str, hard: "float | timedelta | None", soft: "float | timedelta | None") -> None:
+    """Raises ValueError where both limits are said and the soft one is of no use; None and 0 say nothing."""
+    if hard and soft and _seconds(soft) >= _seconds(hard):
+        raise ValueError(
+            f"{what}: soft_time_limit ({_seconds(soft):g} s) must be shorter than time_limit "
+            f"({_seconds(hard):g} s), at which the process is killed: leave the task some time to clean up"
+        )
+
+
+def _seconds(limit: "float | timedelta") -> float:
+    return limit if isinstance(limit, int | float) else limit.total_seconds()

@@ -3,9 +3,10 @@
 import os
 import threading
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from weakref import WeakSet
 
+from chervil.conversation import jittered
 from chervil.exceptions import OperationalError
 from chervil.line import Line
 
@@ -13,12 +14,14 @@ _pools: "WeakSet[Pool]" = WeakSet()
 
 
 class Pool:
-    """Hands out lines.
+    """`conversation.Lines` of blocking calls: one line for each, and coroutines that never suspend.
 
     At most `limit` are used by publishing calls at once, others wait their turn; at most `limit` idle ones
     are kept. A call that waits for results takes a line beside that limit: else a few waiting threads
     would stop the others from publishing what they wait for.
     """
+
+    now = staticmethod(monotonic)
 
     def __init__(self, connect: Callable[[float | None], Line], limit: int) -> None:
         self._connect = connect
@@ -34,19 +37,32 @@ class Pool:
         self._idle: list[Line] = []
         self._in_use = 0
 
-    def take(self, end: float | None) -> Line:
+    async def take(self, end: float | None) -> Line:
         """A line for a short call; raises OperationalError when none can be had before `end`."""
         with self._lock:
             if self._in_use >= self._limit:
                 self._wait_for_one(end)
             self._in_use += 1
         try:
-            return self.take_beside(end)
+            return await self.take_beside(end)
         except BaseException:
             self._release()
             raise
 
-    def take_beside(self, end: float | None) -> Line:
+    def idle(self) -> Line | None:
+        """A line for a short call if that takes no waiting: one that is idle and can be used."""
+        with self._lock:
+            if not self._idle or self._in_use >= self._limit:
+                return None
+            line = self._idle.pop()
+            self._in_use += 1
+        if line.fresh():
+            return line
+        line.socket.close()
+        self._release()
+        return None
+
+    async def take_beside(self, end: float | None) -> Line:
         """A line that does not count, for a call that waits long; give it back with `give_beside`."""
         while True:
             with self._lock:
@@ -69,18 +85,23 @@ class Pool:
         line.close()
 
     def give_beside(self, line: Line) -> None:
-        # What came for the call that ends here is not for the next one.
-        line.exchange.take_results()
+        """Takes a line back after a call that waited long."""
         with self._lock:
             if len(self._idle) < self._limit:
                 self._idle.append(line)
                 return
         line.close()
 
-    def drop(self, line: Line) -> None:
-        """Closes a line that broke in a short call."""
+    def drop(self, line: Line, error: BaseException) -> None:
+        """Closes a line whose short call failed: what is still to come would be taken for the next call's."""
         line.socket.close()
         self._release()
+
+    def drop_beside(self, line: Line, error: BaseException) -> None:
+        line.socket.close()
+
+    async def pause(self, seconds: float) -> None:
+        sleep(jittered(seconds))  # noqa: ASYNC251  # no event loop runs it: see conversation.run
 
     def close(self) -> None:
         """Says goodbye on the idle lines."""
@@ -88,6 +109,8 @@ class Pool:
             idle, self._idle = self._idle, []
         for line in idle:
             line.close()
+
+    renew = close
 
     def _wait_for_one(self, end: float | None) -> None:
         self._waiting += 1

@@ -3,23 +3,24 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from chervil.arguments import check_containers
 from chervil.current import parent
 from chervil.exceptions import EncodeError, PublishRefused
-from chervil.options import CALL_OPTIONS, CallOptions, check_options
+from chervil.options import CALL_OPTIONS, CallOptions, check_limits, check_options
 from chervil.protocol.errors import Code
 from chervil.protocol.ids import WireId, to_text, to_wire
 from chervil.protocol.limits import BODY_MAX
 from chervil.protocol.rows import TaskRow, task_row
-from chervil.protocol.vocabulary import RESULT_EXPIRES_MS_DEFAULT, TaskOption
+from chervil.protocol.vocabulary import DELIVERY_LIMIT_DEFAULT, RESULT_EXPIRES_MS_DEFAULT, TaskOption
 from chervil.result import AsyncResult
 from chervil.serialization import encode
 from chervil.times import DELAY_MAX_MS, absolute_ms, relative_ms
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
+    from chervil.conf import Settings
     from chervil.task import Task
 
 R = TypeVar("R")
@@ -31,6 +32,11 @@ _DUE_AT = int(TaskOption.DUE_AT)
 _EXPIRES_MS = int(TaskOption.EXPIRES_MS)
 _EXPIRES_AT = int(TaskOption.EXPIRES_AT)
 _IGNORE_RESULT = int(TaskOption.IGNORE_RESULT)
+_EARLY_ACK = int(TaskOption.EARLY_ACK)
+_FAIL_ON_LOST = int(TaskOption.FAIL_ON_LOST)
+_DELIVERY_LIMIT = int(TaskOption.DELIVERY_LIMIT)
+_TIME_LIMIT_MS = int(TaskOption.TIME_LIMIT_MS)
+_SOFT_TIME_LIMIT_MS = int(TaskOption.SOFT_TIME_LIMIT_MS)
 _RESULT_EXPIRES_MS = int(TaskOption.RESULT_EXPIRES_MS)
 _ROOT_ID = int(TaskOption.ROOT_ID)
 _PARENT_ID = int(TaskOption.PARENT_ID)
@@ -43,6 +49,24 @@ _VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
 
 _NO_OPTIONS: CallOptions = {}
 _NO_KWARGS: dict[str, Any] = {}
+
+
+class Envelope(NamedTuple):
+    """What a task row says besides its id, name and body."""
+
+    queue: str
+    priority: int
+    options: dict[int, Any] | None
+    headers: bytes | None
+    codec: str
+
+
+class Cached(NamedTuple):
+    """The envelope of a task's plain calls, good for these settings until they change."""
+
+    settings: "Settings"
+    changes: int
+    envelope: Envelope
 
 
 def new_wire_id() -> bytes:
@@ -80,42 +104,80 @@ class Publisher:
         options: CallOptions = _NO_OPTIONS,
     ) -> AsyncResult[R]:
         """Publishes one call of a task, or runs it here where the app is eager."""
-        if task.typing:
-            task.check_arguments(args, kwargs)
         app = self._app
         if app.conf.task_always_eager:
-            return task.apply(args, kwargs, task_id=options.get("task_id"), headers=options.get("headers"))
-        given = options.get("task_id") if options else None
-        wire: WireId = new_wire_id() if given is None else to_wire(given)
-        row = self._row(wire, task.name, args, kwargs, self._envelope(task, options))
-        app.client.publish([row], app.conf.task_publish_timeout)
-        return AsyncResult.from_wire(wire, app)
+            return self._apply(task, args, kwargs, options)
+        row = self._call_row(task, args, kwargs, options)
+        # Inside a task nothing is waited for: its own end may be what makes the room.
+        app.client.publish([row], app.conf.task_publish_timeout, parent.get() is None)
+        return AsyncResult.from_wire(row[0], app)
+
+    async def acall(
+        self,
+        task: "Task[..., R]",
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions = _NO_OPTIONS,
+    ) -> AsyncResult[R]:
+        """`call` for coroutines."""
+        app = self._app
+        if app.conf.task_always_eager:
+            return self._apply(task, args, kwargs, options)
+        row = self._call_row(task, args, kwargs, options)
+        await app.client.aio.publish([row], app.conf.task_publish_timeout, parent.get() is None)
+        return AsyncResult.from_wire(row[0], app)
 
     def call_many(
         self, task: "Task[..., R]", calls: Iterable[Sequence[Any]], options: CallOptions
     ) -> list[AsyncResult[R]]:
         """Publishes many calls of a task."""
-        calls = list(calls)
-        for number, args in enumerate(calls, 1):
-            try:
-                check_containers(args, _NO_KWARGS)
-                if task.typing:
-                    task.check_arguments(args, _NO_KWARGS)
-            except TypeError as error:
-                raise TypeError(f"call {number} of {len(calls)}: {error}") from None
         app = self._app
+        calls = _checked(task, calls)
         if app.conf.task_always_eager:
             return [task.apply(args, headers=options.get("headers")) for args in calls]
-        if not calls:
-            return []
+        rows = self._call_rows(task, calls, options)
+        if rows:
+            app.client.publish(rows, app.conf.task_publish_timeout, parent.get() is None)
+        return [AsyncResult.from_wire(row[0], app) for row in rows]
+
+    async def acall_many(
+        self, task: "Task[..., R]", calls: Iterable[Sequence[Any]], options: CallOptions
+    ) -> list[AsyncResult[R]]:
+        """`call_many` for coroutines."""
+        app = self._app
+        calls = _checked(task, calls)
+        if app.conf.task_always_eager:
+            return [task.apply(args, headers=options.get("headers")) for args in calls]
+        rows = self._call_rows(task, calls, options)
+        if rows:
+            await app.client.aio.publish(rows, app.conf.task_publish_timeout, parent.get() is None)
+        return [AsyncResult.from_wire(row[0], app) for row in rows]
+
+    def _apply(
+        self, task: "Task[..., R]", args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> AsyncResult[R]:
+        if task.typing:
+            task.check_arguments(args, kwargs)
+        return task.apply(args, kwargs, task_id=options.get("task_id"), headers=options.get("headers"))
+
+    def _call_row(
+        self, task: "Task[..., Any]", args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> TaskRow:
+        if task.typing:
+            task.check_arguments(args, kwargs)
+        given = options.get("task_id") if options else None
+        wire: WireId = new_wire_id() if given is None else to_wire(given)
+        return self._row(wire, task.name, args, kwargs, self._envelope(task, options))
+
+    def _call_rows(
+        self, task: "Task[..., Any]", calls: list[Sequence[Any]], options: CallOptions
+    ) -> list[TaskRow]:
         envelope = self._envelope(task, options)
-        wires = new_wire_ids(len(calls))
         name = task.name
-        rows = [
-            self._row(wire, name, args, _NO_KWARGS, envelope) for wire, args in zip(wires, calls, strict=True)
+        return [
+            self._row(wire, name, args, _NO_KWARGS, envelope)
+            for wire, args in zip(new_wire_ids(len(calls)), calls, strict=True)
         ]
-        app.client.publish(rows, app.conf.task_publish_timeout)
-        return [AsyncResult.from_wire(wire, app) for wire in wires]
 
     def send(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
@@ -124,9 +186,10 @@ class Publisher:
         check_containers(args, kwargs)
         given = options.get("task_id")
         wire: WireId = new_wire_id() if given is None else to_wire(given)
-        row = self._row(wire, name, args, kwargs, self._envelope(self._app.tasks.get(name), options))
-        self._app.client.publish([row], self._app.conf.task_publish_timeout)
-        return AsyncResult.from_wire(wire, self._app)
+        app = self._app
+        row = self._row(wire, name, args, kwargs, self._envelope(app.tasks.get(name), options))
+        app.client.publish([row], app.conf.task_publish_timeout, parent.get() is None)
+        return AsyncResult.from_wire(wire, app)
 
     def _row(
         self,
@@ -134,7 +197,7 @@ class Publisher:
         name: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        envelope: tuple[str, int, dict[int, Any] | None, bytes | None, str],
+        envelope: Envelope,
     ) -> TaskRow:
         queue, priority, options, headers, codec = envelope
         try:
@@ -154,17 +217,36 @@ class Publisher:
             check_options(f"task {name}", {"queue": queue, "priority": priority}, CALL_OPTIONS)
             raise ValueError(f"task {name}: {error}") from None
 
-    def _envelope(
-        self, task: "Task[..., Any] | None", call: CallOptions
-    ) -> tuple[str, int, dict[int, Any] | None, bytes | None, str]:
-        """(queue, priority, options, headers, codec): the call's word, else the task's, else the setting."""
+    def _envelope(self, task: "Task[..., Any] | None", call: CallOptions) -> Envelope:
+        """The envelope of a call: its own word, else the task's, else the setting, and what publishes it."""
+        envelope = self._made(task, call) if call or task is None else self._plain(task)
+        request = parent.get()
+        if request is None:
+            return envelope
+        options = dict(envelope.options or ())
+        options[_PARENT_ID] = request.wire_id
+        options[_ROOT_ID] = request.options.get(_ROOT_ID, request.wire_id)
+        return envelope._replace(options=options)
+
+    def _plain(self, task: "Task[..., Any]") -> Envelope:
+        """The envelope of a call without options, made once (measured: 0.3 us instead of 1.6)."""
+        settings = self._app.conf
+        cached = task._envelope
+        if cached is None or cached.settings is not settings or cached.changes != settings._changes:
+            cached = Cached(settings, settings._changes, self._made(task, _NO_OPTIONS))
+            # Not by assignment, which is what drops it.
+            vars(task)["_envelope"] = cached
+        return cached.envelope
+
+    def _made(self, task: "Task[..., Any] | None", call: CallOptions) -> Envelope:
         conf = self._app.conf
         queue = priority = ignore = codec = expires = None
+        options: dict[int, Any] = {}
         if task is not None:
             queue, priority, ignore = task.queue, task.priority, task.ignore_result
             codec, expires = task.serializer, task.expires
+        _add_losses(options, task, conf)
         headers = None
-        options: dict[int, Any] = {}
         if call:
             queue = _either(call.get("queue"), queue)
             priority = _either(call.get("priority"), priority)
@@ -174,6 +256,7 @@ class Publisher:
             expires = expires if given is None else given
             headers = call.get("headers")
             self._add_times(options, call)
+            _add_limits(options, task, call)
         codec = conf.task_serializer if codec is None else codec
         if expires is not None:
             if isinstance(expires, datetime):
@@ -184,11 +267,7 @@ class Publisher:
             options[_IGNORE_RESULT] = True
         if conf.result_expires != 86400:  # what the broker takes without being told
             options[_RESULT_EXPIRES_MS] = _result_expires_ms(conf.result_expires)
-        request = parent.get()
-        if request is not None:
-            options[_PARENT_ID] = request.wire_id
-            options[_ROOT_ID] = request.options.get(_ROOT_ID, request.wire_id)
-        return (
+        return Envelope(
             conf.task_default_queue if queue is None else queue,
             conf.task_default_priority if priority is None else priority,
             options or None,
@@ -204,6 +283,50 @@ class Publisher:
             options[_DELAY_MS] = relative_ms(countdown, "countdown")
         elif eta is not None:
             options[_DUE_AT] = absolute_ms(eta, "eta", self._app.conf.timezone)
+
+
+def _add_losses(options: dict[int, Any], task: "Task[..., Any] | None", conf: "Settings") -> None:
+    """What is to happen when the task's process dies, where that is not what the broker does anyway.
+
+    Of a task that is not known here its worker knows more than our settings; only the broker's part is said.
+    """
+    limit = conf.task_delivery_limit
+    if task is not None:
+        if not _otherwise(task.acks_late, conf.task_acks_late):
+            options[_EARLY_ACK] = True
+        if _otherwise(task.reject_on_worker_lost, conf.task_reject_on_worker_lost) is False:
+            options[_FAIL_ON_LOST] = True
+        limit = _otherwise(task.delivery_limit, limit)
+    if limit != DELIVERY_LIMIT_DEFAULT:
+        options[_DELIVERY_LIMIT] = limit
+
+
+def _add_limits(options: dict[int, Any], task: "Task[..., Any] | None", call: CallOptions) -> None:
+    """The call's own time limits; those of the task, its worker knows. 0 says nothing, as in Celery."""
+    hard, soft = call.get("time_limit"), call.get("soft_time_limit")
+    if hard:
+        options[_TIME_LIMIT_MS] = max(1, relative_ms(hard, "time_limit"))
+    if soft:
+        options[_SOFT_TIME_LIMIT_MS] = max(1, relative_ms(soft, "soft_time_limit"))
+    if task is not None and (hard or soft):
+        check_limits(f"a call of {task.name}", hard or task.time_limit, soft or task.soft_time_limit)
+
+
+def _otherwise(given: T | None, setting: T) -> T:
+    return setting if given is None else given
+
+
+def _checked(task: "Task[..., Any]", calls: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """The calls as a list; raises TypeError, naming the one, where the arguments of one do not fit."""
+    calls = list(calls)
+    for number, args in enumerate(calls, 1):
+        try:
+            check_containers(args, _NO_KWARGS)
+            if task.typing:
+                task.check_arguments(args, _NO_KWARGS)
+        except TypeError as error:
+            raise TypeError(f"call {number} of {len(calls)}: {error}") from None
+    return calls
 
 
 def _either(given: T | None, otherwise: T | None) -> T | None:

@@ -44,6 +44,7 @@ class Request:
 
     utc = True
     reply_to: str | None = None
+    #: (hard, soft) in seconds, as they hold for this run.
     timelimit: tuple[float | None, float | None] = (None, None)
     callbacks = errbacks = chain = chord = replaced_task_nesting = None
     logfile = loglevel = None

@@ -1,11 +1,11 @@
 """Results: what came, or will come, of a task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from chervil import absent, exceptions
 from chervil.current import get_current_app
-from chervil.exceptions import TaskRevokedError, UnknownTask, WorkerLostError
+from chervil.exceptions import Reject, TaskRejectedError, TaskRevokedError, UnknownTask, WorkerLostError
 from chervil.states import EXCEPTION_STATES, READY_STATES, STATE_OF_STAGE
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class AsyncResult(Generic[R]):
 
         Raises the task's own exception (with `propagate=False` it is returned), TimeoutError after
         `timeout` seconds, UnknownTask at once for an id that the broker does not know or whose result is
-        gone, TaskRevokedError, WorkerLostError, OperationalError when the broker cannot be reached at first,
-        refuses or does not answer. When the connection breaks a warning is logged and waiting goes on,
-        until the timeout.
+        gone, TaskRevokedError, WorkerLostError, TaskRejectedError, OperationalError when the broker cannot
+        be reached at first, refuses or does not answer. When the connection breaks a warning is logged and
+        waiting goes on, until the timeout.
         """
         status = self._final
         if status is None:
@@ -79,6 +79,34 @@ class AsyncResult(Generic[R]):
                 on_lost=logger.warning,
             )
             self._keep(status)
+        return self._answer(status, timeout, propagate)
+
+    wait = get
+
+    async def aget(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in `get`
+        propagate: bool = True,
+    ) -> R:
+        """`get` for coroutines: the event loop goes on meanwhile. `await result` is the same."""
+        status = self._final
+        if status is None:
+            from chervil.waiting import logger, warn_of_waiting
+
+            (status,) = await self.app.client.aio.wait(
+                [self.id],
+                timeout,
+                on_wait=lambda here: warn_of_waiting(self.app, here),
+                on_lost=logger.warning,
+            )
+            self._keep(status)
+        return self._answer(status, timeout, propagate)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.aget().__await__()
+
+    def _answer(self, status: "Status", timeout: float | None, propagate: bool) -> R:
+        """What a wait that ended with this status returns or raises."""
         stage = status.stage.name
         if stage in ("UNKNOWN", "EVICTED"):
             raise self._gone(stage)
@@ -93,8 +121,6 @@ class AsyncResult(Generic[R]):
         if propagate:
             raise error
         return error  # type: ignore[return-value]
-
-    wait = get
 
     @property
     def stage(self) -> str:
@@ -141,6 +167,15 @@ class AsyncResult(Generic[R]):
         record = _record(self._look())
         return None if record is None else record.traceback
 
+    def revoke(self, terminate: bool = False, signal: "str | int | None" = None) -> None:
+        """Calls the task off; `terminate` ends it even where it runs. See `app.control.revoke`."""
+        self.app.control.revoke(self.id, terminate, signal)
+
+    def forget(self) -> None:
+        """Has the broker drop the result of a task that has ended; one that has not ended keeps its own."""
+        self.app.client.forget([self.id])
+        self._final = None
+
     def _look(self) -> "Status":
         if self._final is not None:
             return self._final
@@ -164,7 +199,8 @@ class AsyncResult(Generic[R]):
         message = (record.message if record is not None else None) or ""
         match status.stage.name:
             case "DEAD":
-                return WorkerLostError(message or f"task {self.id}: its worker died, too often")
+                if record is None or record.kind != "rejected":
+                    return WorkerLostError(message or f"task {self.id}: its worker died, too often")
             case "REVOKED":
                 return TaskRevokedError(message or f"task {self.id} was called off")
             case "EXPIRED":
@@ -175,11 +211,16 @@ class AsyncResult(Generic[R]):
             return RemoteError("Exception", f"task {self.id} failed; there is no record of how")
         from chervil.failure import exception_from
 
-        return exception_from(record)
+        error = exception_from(record)
+        # Raised in a task that waits for this one, Reject would reject that task too.
+        return TaskRejectedError(message) if isinstance(error, Reject) else error
 
     def _gone(self, stage: str) -> UnknownTask:
         if stage == "EVICTED":
-            return UnknownTask(f"task {self.id} finished; the broker dropped its result for room")
+            return UnknownTask(
+                f"task {self.id} finished; the broker no longer has its result "
+                "(it expired, was forgotten or was dropped for room)"
+            )
         return UnknownTask(
             f"the broker knows no task {self.id}: most likely it was restarted since, as this release keeps "
             "tasks in memory; else the task was never published there, or its result has expired"
@@ -224,6 +265,9 @@ class EagerResult(AsyncResult[R]):
         return self._outcome  # type: ignore[no-any-return]
 
     wait = get
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:  # noqa: ASYNC109
+        return self.get(timeout, propagate)
 
     @property
     def stage(self) -> str:

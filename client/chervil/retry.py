@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from chervil.task import Task
 
 _KNOWN = frozenset({"queue", "priority", "expires", "headers", "serializer"})
+#: A retry keeps the time limits of its call.
+_ABSENT = absent.CALL_OPTIONS | {"time_limit", "soft_time_limit"}
 
 
 def ask_again(
@@ -33,7 +35,7 @@ def ask_again(
     options: Mapping[str, Any],
 ) -> Retry:
     """What `Task.retry` does; see there."""
-    check_options(f"retry() of {task.name}", options, _KNOWN, absent.CALL_OPTIONS)
+    check_options(f"retry() of {task.name}", options, _KNOWN, _ABSENT)
     request = task.request
     if request.called_directly:
         _raise_with_context(exc or Retry("Task can be retried", None))

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 from time import monotonic
+from weakref import finalize
 
 from chervil.address import BrokerURL
 
@@ -26,8 +27,9 @@ class Socket:
         self._readable.register(sock, select.POLLIN)
         self._either = select.poll()
         self._either.register(sock, select.POLLIN | select.POLLOUT)
-        #: Bytes that the kernel took from us; 0 means that the peer cannot have seen anything.
-        self.written = 0
+        # A client that nobody closed is no reason for a ResourceWarning in the user's tests. Not `__del__`:
+        # where both are found in a cycle, the socket's own may come first.
+        self.close = finalize(self, sock.close)
 
     def send(self, data: bytes, end: float | None) -> bytes:
         """Sends everything; returns what came in the meantime.
@@ -38,7 +40,6 @@ class Socket:
             sent = self._sock.send(data)
         except BlockingIOError:
             sent = 0
-        self.written += sent
         if sent == len(data):
             return b""
         view = memoryview(data)[sent:]
@@ -49,7 +50,6 @@ class Socket:
                 received += self._receive_now()
             if writable:
                 sent = self._sock.send(view)
-                self.written += sent
                 view = view[sent:]
         return bytes(received)
 
@@ -63,13 +63,6 @@ class Socket:
         if not self._readable.poll(0):
             return b""
         return self._receive_now()
-
-    def close(self) -> None:
-        self._sock.close()
-
-    def __del__(self) -> None:
-        # A client that nobody closed is no reason for a ResourceWarning in the user's tests.
-        self._sock.close()
 
     def _receive_now(self) -> bytes:
         data = self._sock.recv(RECEIVE_SIZE)

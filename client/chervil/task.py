@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from chervil.app import Chervil
     from chervil.exceptions import Retry
+    from chervil.publishing import Cached
     from chervil.request import Request
 
 P = ParamSpec("P")
@@ -31,7 +32,7 @@ class Task(Generic[P, R]):
     """A function that can run in the background; `@app.task` makes it.
 
     `P` are its parameters (without `self` where it is bound), `R` what it returns. Options may be read and
-    changed as attributes; None means that the app's setting holds.
+    changed as attributes of the task (not of its class); None means that the app's setting holds.
     """
 
     MaxRetriesExceededError = MaxRetriesExceededError
@@ -48,7 +49,15 @@ class Task(Generic[P, R]):
     ignore_result: bool | None = None
     serializer: str | None = None
     expires: "float | timedelta | datetime | None" = None
+    acks_late: bool | None = None
+    reject_on_worker_lost: bool | None = None
+    delivery_limit: int | None = None
+    time_limit: "float | timedelta | None" = None
+    soft_time_limit: "float | timedelta | None" = None
     typing: bool = True
+
+    #: What the publisher has made of these options and an app's settings; dropped when an option changes.
+    _envelope: "Cached | None" = None
 
     def __init__(
         self, app: "Chervil | None", fn: Callable[..., Any], name: str, bind: bool, options: TaskOptions
@@ -66,6 +75,10 @@ class Task(Generic[P, R]):
         update_wrapper(self, fn, updated=())
         # What `inspect.signature` follows: the function without its `self`.
         self.__wrapped__ = self.run
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value
+        self.__dict__["_envelope"] = None
 
     def for_app(self, app: "Chervil") -> "Task[P, R]":
         """The same task, belonging to an app."""
@@ -131,6 +144,33 @@ class Task(Generic[P, R]):
         known = CALL_OPTIONS - {"task_id"}
         check_options(f"delay_many() of {self.name}", options, known, absent.CALL_OPTIONS)
         return self.app.publisher.call_many(self, calls, options)
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """`delay` for coroutines: does not hold up the event loop, and shares its frames with others.
+
+        A coroutine that is cancelled while it waits may have published its call nevertheless.
+        """
+        return await self.app.publisher.acall(self, args, kwargs)
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R]:
+        """`apply_async` for coroutines."""
+        check_options(f"aapply_async() of {self.name}", options, CALL_OPTIONS, absent.CALL_OPTIONS)
+        args, kwargs = () if args is None else args, {} if kwargs is None else kwargs
+        check_containers(args, kwargs)
+        return await self.app.publisher.acall(self, args, kwargs, options)
+
+    async def adelay_many(
+        self, calls: Iterable[Sequence[Any]], **options: Unpack[CallOptions]
+    ) -> list[AsyncResult[R]]:
+        """`delay_many` for coroutines."""
+        known = CALL_OPTIONS - {"task_id"}
+        check_options(f"adelay_many() of {self.name}", options, known, absent.CALL_OPTIONS)
+        return await self.app.publisher.acall_many(self, calls, options)
 
     def apply(
         self,

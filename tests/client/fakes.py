@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chervil.address import BrokerURL, Found
-from chervil.protocol import Code, Connection, RemoteProtocolError, Side, Stage, State
+from chervil.protocol import Code, Connection, RemoteProtocolError, Side, Stage, State, to_text
 from chervil.protocol import messages as m
 
 #: A script for one command: takes the peer and the message, answers whether it dealt with it.
@@ -55,6 +55,7 @@ class FakeBroker:
         self.changed = threading.Condition(threading.RLock())
         self.rows: dict[bytes | str, list[Any]] = {}
         self.statuses: dict[bytes | str, list[Any]] = {}
+        self.dead_letters: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.hellos: list[m.Hello] = []
         self.peers: list[Peer] = []
@@ -124,6 +125,12 @@ class FakeBroker:
                 peer.send(m.Report(message.request, {"version": "0"}))
             case m.Purge():
                 peer.send(m.Ok(message.request, len(self.rows)))
+            case m.Revoke() | m.Rerun() | m.Forget():
+                peer.send(m.Ok(message.request, len(message.ids)))
+            case m.History():
+                peer.send(m.Report(message.request, {"id": to_text(message.id), "stage": "UNKNOWN"}))
+            case m.List():
+                peer.send(m.Report(message.request, self.page(message)))
             case m.Goodbye():
                 peer.send(m.Goodbye("DONE"))
 
@@ -135,6 +142,15 @@ class FakeBroker:
                 exceptions.append([index, "DUPLICATE", "known"])
             self.rows.setdefault(row[0], row)
         return m.Confirm(message.request, len(message.tasks), exceptions or None)
+
+    def page(self, message: m.List) -> dict[str, Any]:
+        """A page of `dead_letters`; the cursor is where the next one begins."""
+        at = int(message.cursor or 0)
+        end = at + message.limit
+        return {
+            "tasks": self.dead_letters[at:end],
+            "cursor": str(end) if end < len(self.dead_letters) else None,
+        }
 
     def status(self, id_: bytes | str) -> list[Any]:
         if id_ in self.statuses:

@@ -1,6 +1,10 @@
+import os
 import pickle
+import signal
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -109,6 +113,42 @@ def test_a_new_url_is_a_new_client(app, broker):
     app.use_broker(Found(broker.url, "flag --broker"))
     assert app.client.found.source == "flag --broker"
     assert app.client.stats() == {"version": "0"}
+
+
+def test_threads_that_ask_at_once_get_the_same_client(app, monkeypatch):
+    together = threading.Barrier(4)
+    make = app._make_client
+
+    def slowly(url):
+        together.wait(10)
+        return make(url)
+
+    monkeypatch.setattr(app, "_make_client", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        clients = [made.result(10) for made in [pool.submit(lambda: app.client) for _ in range(4)]]
+    assert set(clients) == {app.client}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_while_another_thread_makes_the_client_has_one_too(app, broker, monkeypatch, meanwhile):
+    making, forked = threading.Event(), threading.Event()
+    make = app._make_client
+
+    def slowly(url):
+        making.set()
+        assert forked.wait(10)
+        return make(url)
+
+    monkeypatch.setattr(app, "_make_client", slowly)
+    meanwhile(lambda: app.client)
+    assert making.wait(10)
+    monkeypatch.setattr(app, "_make_client", make)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        os._exit(0 if app.client.stats() == {"version": "0"} else 1)
+    forked.set()
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_wrong_url_in_the_environment_is_an_operational_error(monkeypatch):

@@ -3,18 +3,22 @@ import socket
 
 import pytest
 
-from chervil import client as client_module
+from chervil import asking, exchange, publication
 from chervil.client import Client
 from chervil.exceptions import OperationalError, PublishRefused, PublishUnconfirmed
 from chervil.protocol import Code, Stage, limits
 from chervil.protocol import messages as m
 from chervil.statedir import token_path, write_token
-from tests.client.fakes import FakeBroker
+from tests.client.fakes import FakeBroker, welcome
 
 
-@pytest.fixture
-def client(broker):
+@pytest.fixture(params=["new", "used"])
+def client(broker, request):
+    """A client that has no connection yet, and one that keeps an idle one: that is another way to publish."""
     made = Client(broker.found)
+    if request.param == "used":
+        made.stats()
+        broker.counts.clear()
     yield made
     made.close()
 
@@ -134,12 +138,12 @@ def test_refused_rows_are_named_and_the_others_stand(client, broker):
 
     broker.scripts[m.Publish] = full
     with pytest.raises(PublishRefused) as caught:
-        client.publish([row("a"), row("b"), row("c")])
+        client.publish([row("a"), row("b"), row("c")], wait=False)
     assert (caught.value.task_ids, caught.value.code, caught.value.message) == (["b"], "FULL", "no room")
 
 
 def test_rows_that_were_refused_before_the_connection_broke_are_named_too(client, broker, monkeypatch):
-    monkeypatch.setattr(client_module, "PIPELINE", 1)
+    monkeypatch.setattr(publication, "PIPELINE", 1)
     batches = []
 
     def full_and_then_gone(peer, message):
@@ -153,7 +157,7 @@ def test_rows_that_were_refused_before_the_connection_broke_are_named_too(client
     broker.scripts[m.Publish] = full_and_then_gone
     rows = [row("a", b"x" * 200_000), row("b", b"x" * 200_000), row("c", b"x" * 200_000)]
     with pytest.raises(PublishUnconfirmed, match="task a refused and not stored") as caught:
-        client.publish(rows, deadline=0.2)
+        client.publish(rows, deadline=0.2, wait=False)
     assert caught.value.refused_ids == ["a"]
     assert set(caught.value.task_ids) == {"b", "c"}
 
@@ -207,14 +211,143 @@ def test_query_stats_and_purge(client, broker):
         client.query([""])
 
 
+def test_a_closed_window_blocks_a_publisher_until_it_opens(client, broker, meanwhile):
+    client.publish([row("a")])
+    with broker.changed:
+        broker.peers[0].send(m.Window(0))
+
+    def later():
+        with broker.changed:
+            # Nothing comes for as long as a publisher takes that is not blocked.
+            assert not broker.changed.wait_for(lambda: broker.counts["Publish"] > 1, 0.1)
+            assert list(broker.rows) == ["a"]
+            broker.peers[0].send(m.Window(2**63 - 1))
+
+    meanwhile(later)
+    client.publish([row("b")])
+    assert list(broker.rows) == ["a", "b"]
+    assert len(broker.hellos) == 1
+
+
+def test_a_publisher_that_must_not_wait_publishes_into_a_closed_window(client, broker):
+    client.publish([row("a")])
+    with broker.changed:
+        broker.peers[0].send(m.Window(0))
+    client.publish([row("b")], wait=False)
+    assert list(broker.rows) == ["a", "b"]
+
+
+def test_a_blocked_publisher_goes_on_after_the_broker_was_restarted(broker, meanwhile):
+    client = Client(broker.found)
+
+    def full(peer, message):
+        welcome(peer)
+        peer.send(m.Window(0))
+        return True
+
+    def restart():
+        broker.wait_for(lambda: broker.counts["Hello"] == 1)
+        broker.scripts.clear()
+        broker.cut_all()
+
+    broker.scripts[m.Hello] = full
+    meanwhile(restart)
+    client.publish([row("a")])
+    assert list(broker.rows) == ["a"]
+    assert broker.counts["Hello"] == 2
+    client.close()
+
+
+def test_a_broker_that_is_full_for_a_moment_is_waited_for(client, broker):
+    def once(peer, message):
+        broker.scripts.clear()
+        peer.send(m.Confirm(message.request, 0, [[0, "FULL", "no room"]]))
+        return True
+
+    broker.scripts[m.Publish] = once
+    client.publish([row("a")])
+    assert list(broker.rows) == ["a"]
+    assert (broker.counts["Publish"], len(broker.hellos)) == (2, 1)
+
+
+def test_what_interrupts_a_publish_comes_out_and_its_connection_is_not_used_again(
+    client, broker, monkeypatch
+):
+    def interrupt(self, end):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    client.publish([row("a")])
+    monkeypatch.setattr("chervil.line.Line._receive", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.publish([row("b")])
+    client.publish([row("c")])
+    assert len(broker.hellos) == 2
+    assert {"a", "c"} <= set(broker.rows)
+
+
+@pytest.mark.parametrize("what", ["revoke", "rerun", "forget"])
+def test_tasks_are_called_off_run_again_and_forgotten_by_id(client, broker, what):
+    assert getattr(client, what)(["a", "b"]) == 2
+    assert broker.counts[what.capitalize()] == 1
+    with pytest.raises(ValueError, match="a task id"):
+        getattr(client, what)([""])
+
+
+def test_a_revoke_says_whether_and_how_running_tasks_end(client, broker):
+    asked = []
+
+    def keep(peer, message):
+        asked.append((message.ids, message.terminate, message.signal))
+        return False
+
+    broker.scripts[m.Revoke] = keep
+    client.revoke(["a"])
+    client.revoke(["b"], terminate=True, signal=9)
+    assert asked == [(["a"], False, None), (["b"], True, 9)]
+
+
+def test_the_history_is_what_the_broker_reports(client):
+    assert client.history("a") == {"id": "a", "stage": "UNKNOWN"}
+
+
+def test_dead_letters_come_page_by_page_as_they_are_read(client, broker):
+    assert list(client.dead()) == []
+    broker.dead_letters = [{"id": str(number)} for number in range(25)]
+    letters = client.dead(limit=10)
+    assert next(letters) == {"id": "0"}
+    assert broker.counts["List"] == 2
+    assert [letter["id"] for letter in letters] == [str(number) for number in range(1, 25)]
+    assert broker.counts["List"] == 4
+
+
+@pytest.mark.parametrize(
+    ("report", "problem"),
+    [
+        ({}, "in a form that is none"),
+        ({"tasks": [], "cursor": 5}, "in a form that is none"),
+        ({"tasks": [], "cursor": "1"}, "without an end"),
+        ({"tasks": [1], "cursor": "1"}, "without an end"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_an_operational_error(client, broker, report, problem):
+    broker.scripts[m.List] = lambda peer, message: peer.send(m.Report(message.request, report)) or True
+    with pytest.raises(OperationalError, match=problem):
+        list(client.dead())
+
+
+def test_an_id_is_answered_as_often_as_it_is_asked(client, broker):
+    assert [status.id for status in client.query(["a", "b", "a"])] == ["a", "b", "a"]
+
+
 def test_more_ids_than_a_frame_holds(client, broker, monkeypatch):
-    monkeypatch.setattr(client_module, "ROWS_MAX", 10)
+    monkeypatch.setattr(exchange, "ROWS_MAX", 10)
     assert len(client.query([str(n) for n in range(25)])) == 25
     assert broker.counts["Query"] == 3
 
 
 def test_a_goodbye_between_two_frames_of_a_query_is_asked_again_elsewhere(client, broker, monkeypatch):
-    monkeypatch.setattr(client_module, "ROWS_MAX", 1)
+    monkeypatch.setattr(exchange, "ROWS_MAX", 1)
 
     def goodbye(peer, message):
         broker.scripts.clear()
@@ -228,7 +361,7 @@ def test_a_goodbye_between_two_frames_of_a_query_is_asked_again_elsewhere(client
 
 
 def test_a_goodbye_between_two_publishes_refuses_nothing(client, broker, monkeypatch):
-    monkeypatch.setattr(client_module, "PIPELINE", 1)
+    monkeypatch.setattr(publication, "PIPELINE", 1)
 
     def goodbye(peer, message):
         broker.scripts.clear()
@@ -282,7 +415,7 @@ def test_a_broker_that_breaks_the_rules_is_left(client, broker):
 
 
 def test_an_answer_that_does_not_come_ends_in_time(client, broker, monkeypatch):
-    monkeypatch.setattr(client_module, "REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "REQUEST_SECONDS", 0.1)
     broker.scripts[m.Stats] = lambda peer, message: True
     with pytest.raises(OperationalError, match="deadline"):
         client.stats()

@@ -1,4 +1,5 @@
 import warnings
+from copy import deepcopy
 from datetime import timedelta
 
 import pytest
@@ -70,6 +71,13 @@ def test_a_warning_points_at_the_apps_line():
         ("task_publish_timeout", 0),
         ("task_publish_timeout", "5"),
         ("broker_pool_limit", 0),
+        ("task_acks_late", None),
+        ("task_reject_on_worker_lost", "no"),
+        ("task_delivery_limit", 0),
+        ("task_delivery_limit", 101),
+        ("task_delivery_limit", None),
+        ("task_time_limit", -1),
+        ("task_soft_time_limit", "5"),
     ],
 )
 def test_values_that_cannot_be_used_are_refused(name, value):
@@ -84,6 +92,22 @@ def test_an_update_is_all_or_nothing():
     assert conf.timezone == "UTC"
     conf.update(result_expires=timedelta(hours=1))
     assert conf.result_expires == timedelta(hours=1)
+
+
+@pytest.mark.parametrize("value", [None, 0, 0.5, timedelta(minutes=5)])
+def test_time_limits_are_seconds_or_none(value):
+    assert Settings(task_time_limit=value).task_time_limit == value
+
+
+def test_changes_are_counted_and_are_no_setting():
+    conf = Settings()
+    before = conf._changes
+    conf.timezone = "Europe/Berlin"
+    conf.update(task_default_queue="mail")
+    assert conf._changes > before + 1
+    assert not [name for name in conf if "changes" in name]
+    copy = deepcopy(conf)
+    assert dict(copy) == dict(conf)
 
 
 def test_the_repr_shows_no_url():

@@ -4,7 +4,7 @@ import uuid
 import pytest
 
 from chervil import Chervil
-from chervil.exceptions import MaxRetriesExceededError
+from chervil.exceptions import MaxRetriesExceededError, Reject
 
 
 @pytest.fixture
@@ -116,3 +116,14 @@ def test_an_eager_delay_many_hands_its_headers_on(app):
         (1, {"h": 1}),
         (2, {"h": 1}),
     ]
+
+
+def test_a_rejection_is_a_failure_whatever_it_asks_for(app):
+    @app.task
+    def refuse():
+        raise Reject("bad order", requeue=True)
+
+    result = refuse.apply()
+    assert result.failed()
+    with pytest.raises(Reject, match="bad order"):
+        result.get()

@@ -10,12 +10,13 @@ from chervil.exceptions import (
     NotRegistered,
     PublishRefused,
     PublishUnconfirmed,
+    Reject,
     RemoteError,
     Retry,
 )
 
 
-@pytest.mark.parametrize("name", [n for n in exceptions.__all__ if n != "Retry"])
+@pytest.mark.parametrize("name", [n for n in exceptions.__all__ if n not in ("Retry", "Reject")])
 def test_every_error_is_a_chervil_error(name):
     assert issubclass(getattr(exceptions, name), exceptions.ChervilError)
 
@@ -33,6 +34,7 @@ def test_timeout_is_the_builtin_one_too():
         Retry("later", ValueError("x"), 5.0),
         NotRegistered("tasks.add"),
         MaxRetriesExceededError("enough"),
+        Reject("bad order", requeue=True),
     ],
 )
 def test_errors_can_be_pickled(error):
@@ -59,3 +61,11 @@ def test_retry_says_when():
     assert str(Retry(exc=KeyError(), when=1)) == "in 1 s: KeyError"
     assert Retry(when=3).humanize() == "in 3s"
     assert str(Retry("as told")) == "as told"
+
+
+def test_reject_says_why():
+    assert str(Reject()) == "rejected by the task"
+    assert str(Reject("bad order")) == "bad order"
+    assert str(Reject(KeyError("id"))) == "KeyError: 'id'"
+    rejection = Reject("bad", requeue=True)
+    assert (rejection.reason, rejection.requeue) == ("bad", True)

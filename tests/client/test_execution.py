@@ -4,6 +4,7 @@ import os
 import pytest
 
 from chervil import Chervil, current_task
+from chervil.exceptions import Reject
 from chervil.execution import execute
 from chervil.protocol import Outcome, TaskOption
 from tests.client.deliveries import request_for, run
@@ -40,14 +41,75 @@ def test_a_task_cannot_end_its_worker(app, error):
     assert run(leave).exception is error
 
 
-def test_keyboard_interrupt_goes_through(app):
+def test_keyboard_interrupt_of_a_worker_is_the_tasks_own_and_a_failure(app):
+    @app.task
+    def leave():
+        raise KeyboardInterrupt
+
+    assert run(leave).outcome is Outcome.FAILURE
+    assert not current_task
+
+
+def test_keyboard_interrupt_of_an_eager_run_is_the_callers(app):
     @app.task
     def leave():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(leave)
+        leave.apply()
     assert not current_task
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+def test_reject_is_an_outcome_of_its_own(app, requeue):
+    @app.task
+    def refuse():
+        raise Reject("bad order", requeue=requeue)
+
+    finished = run(refuse)
+    assert (finished.outcome, finished.exception.requeue) == (Outcome.REJECT, requeue)
+    assert "in refuse" in finished.traceback
+
+
+def test_stop_iteration_cannot_look_like_a_return(app):
+    @app.task
+    def stop():
+        raise StopIteration(3)
+
+    @app.task
+    async def stop_later():
+        raise StopIteration(3)
+
+    assert isinstance(run(stop).exception, StopIteration)
+    assert isinstance(run(stop_later).exception, RuntimeError)
+
+
+def test_traceback_that_cannot_be_written_is_left_out(app):
+    class Sly(Exception):
+        @property
+        def __notes__(self):
+            raise SystemExit(3)
+
+    @app.task
+    def fail():
+        raise Sly
+
+    assert run(fail).traceback == "Sly (its traceback could not be written: SystemExit)\n"
+
+
+def test_exceptions_without_end_in_each_other_are_a_failure_all_the_same(app):
+    @app.task
+    def fail():
+        error = ValueError(0)
+        for number in range(50_000):
+            after = ValueError(number)
+            after.__cause__ = error
+            error = after
+        raise error
+
+    finished = run(fail)
+    assert finished.outcome is Outcome.FAILURE
+    assert "ValueError" in finished.traceback
 
 
 def test_the_request_is_seen_and_gone_afterwards(app):

@@ -1,4 +1,5 @@
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -18,13 +19,14 @@ def add(app):
 def test_what_a_call_may_say():
     assert {
         "countdown", "eta", "expires", "queue", "priority", "task_id", "headers", "ignore_result", "serializer",
+        "time_limit", "soft_time_limit",
     } == CALL_OPTIONS  # fmt: skip
 
 
 def test_what_a_task_may_say():
     assert {
         "name", "max_retries", "default_retry_delay", "queue", "priority", "ignore_result", "serializer",
-        "expires", "typing",
+        "expires", "acks_late", "reject_on_worker_lost", "delivery_limit", "time_limit", "soft_time_limit", "typing",
     } == TASK_OPTIONS  # fmt: skip
 
 
@@ -75,6 +77,9 @@ def test_every_way_to_make_a_task_refuses_what_it_does_not_know(app):
         ("headers", 5, TypeError),
         ("ignore_result", "no", TypeError),
         ("countdown", "x", TypeError),
+        ("time_limit", "x", TypeError),
+        ("time_limit", -1, ValueError),
+        ("soft_time_limit", True, TypeError),
         ("expires", "x", TypeError),
         ("eta", 5, TypeError),
     ],
@@ -83,6 +88,28 @@ def test_a_wrong_value_of_a_call_names_its_option(add, broker, option, value, er
     with pytest.raises(error, match=rf"\b{option} wants "):
         add.apply_async([1], **{option: value})
     assert broker.counts["Publish"] == 0
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(5, 5), (6, 5.5), (timedelta(minutes=1), 30)])
+def test_a_soft_limit_that_is_not_shorter_is_refused_with_what_to_do(app, add, broker, soft, hard):
+    said = r"soft_time_limit \(.* s\) must be shorter than time_limit \(.* s\).*some time to clean up"
+    with pytest.raises(ValueError, match=f"^@app.task: {said}"):
+        app.task(soft_time_limit=soft, time_limit=hard)
+    with pytest.raises(ValueError, match=rf"^apply_async\(\) of {add.name}: {said}"):
+        add.apply_async([1], soft_time_limit=soft, time_limit=hard)
+    add.time_limit = hard
+    with pytest.raises(ValueError, match=f"^a call of {add.name}: {said}"):
+        add.apply_async([1], soft_time_limit=soft)
+    assert broker.counts["Publish"] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("acks_late", "no"), ("reject_on_worker_lost", 1), ("delivery_limit", 0), ("delivery_limit", 101)],
+)
+def test_a_wrong_word_on_lost_tasks_names_its_option(app, option, value):
+    with pytest.raises((TypeError, ValueError), match=rf"@app\.task: {option} wants "):
+        app.task(**{option: value})
 
 
 def test_a_wrong_value_of_a_task_names_its_option(app):

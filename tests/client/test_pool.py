@@ -6,6 +6,7 @@ import pytest
 
 from chervil import Chervil
 from chervil.client import Client
+from chervil.conversation import LineBroken, run
 from chervil.exceptions import OperationalError
 from chervil.line import open_line
 from chervil.pool import Pool
@@ -105,29 +106,32 @@ def pool(broker):
 
 
 def test_the_line_given_back_last_is_taken_first(pool):
-    one, two = pool.take(end()), pool.take(end())
+    one, two = run(pool.take(end())), run(pool.take(end()))
     pool.give(one)
     pool.give(two)
-    assert pool.take(end()) is two
-    assert pool.take(end()) is one
+    assert run(pool.take(end())) is two
+    assert run(pool.take(end())) is one
 
 
 def test_a_pool_at_its_bound_refuses_at_the_deadline_and_names_the_setting(pool):
-    lines = [pool.take(end()), pool.take(end())]
+    lines = [run(pool.take(end())), run(pool.take(end()))]
     with pytest.raises(OperationalError, match=r"all 2 connections .* raise broker_pool_limit"):
-        pool.take(monotonic() + 0.02)
+        run(pool.take(monotonic() + 0.02))
     for line in lines:
         pool.give(line)
-    assert pool.take(end()) is lines[-1]
+    assert run(pool.take(end())) is lines[-1]
 
 
 @pytest.mark.parametrize("how", ["give", "drop"])
 def test_a_line_given_back_or_dropped_wakes_one_that_waits(pool, broker, how):
-    lines = [pool.take(end()), pool.take(end())]
+    lines = [run(pool.take(end())), run(pool.take(end()))]
     taken = []
-    thread = threading.Thread(target=lambda: taken.append(pool.take(end())))
+    thread = threading.Thread(target=lambda: taken.append(run(pool.take(end()))))
     thread.start()
-    getattr(pool, how)(lines[0])
+    if how == "give":
+        pool.give(lines[0])
+    else:
+        pool.drop(lines[0], LineBroken("x"))
     thread.join(10)
     assert len(taken) == 1
     assert (taken[0] is lines[0]) == (how == "give")
@@ -141,63 +145,88 @@ def test_a_failed_connection_frees_its_place(broker):
     pool = Pool(fail, 1)
     for _ in range(3):
         with pytest.raises(OperationalError, match=r"^no$"):
-            pool.take(end())
+            run(pool.take(end()))
 
 
 def test_lines_beside_the_bound_are_not_counted_and_not_hoarded(pool, broker):
-    lines = [pool.take_beside(end()) for _ in range(5)]
-    short = pool.take(end())
+    lines = [run(pool.take_beside(end())) for _ in range(5)]
+    short = run(pool.take(end()))
     for line in lines:
         pool.give_beside(line)
     broker.wait_for(lambda: broker.counts["Goodbye"] == 3)
     pool.give(short)
     broker.wait_for(lambda: broker.counts["Goodbye"] == 4)
     assert len(broker.hellos) == 6
-    assert {pool.take(end()), pool.take(end())} == set(lines[:2])
+    assert {run(pool.take(end())), run(pool.take(end()))} == set(lines[:2])
+
+
+def test_an_idle_line_is_had_without_waiting_and_counts(pool, broker):
+    assert pool.idle() is None
+    first, second = run(pool.take(end())), run(pool.take(end()))
+    pool.give(first)
+    assert pool.idle() is first
+    assert pool.idle() is None
+    pool.give(first)
+    pool.give(second)
+    broker.cut_all()
+    assert pool.idle() is None
+    assert pool.idle() is None
+    # The places of those that were broken are free.
+    assert {run(pool.take(end())), run(pool.take(end()))}.isdisjoint({first, second})
+
+
+def test_an_idle_line_is_not_had_beyond_the_bound(pool):
+    lines = [run(pool.take(end())), run(pool.take(end()))]
+    beside = run(pool.take_beside(end()))
+    pool.give_beside(beside)
+    assert pool.idle() is None
+    for line in lines:
+        pool.give(line)
+    assert pool.idle() is not None
 
 
 @pytest.mark.parametrize("how", ["cut", "goodbye"])
 def test_a_line_the_broker_ended_is_not_handed_out_again(pool, broker, how):
-    line = pool.take(end())
+    line = run(pool.take(end()))
     pool.give(line)
     if how == "cut":
         broker.cut_all()
     else:
         with broker.changed:
             broker.peers[0].send(m.Goodbye(Code.SHUTDOWN))
-    other = pool.take(end())
+    other = run(pool.take(end()))
     assert other is not line
     assert other.fresh()
     assert line.socket._sock.fileno() == -1
 
 
 def test_a_dropped_line_is_closed_without_a_goodbye(pool, broker):
-    pool.drop(pool.take(end()))
+    pool.drop(run(pool.take(end())), LineBroken("x"))
     broker.wait_for(lambda: not broker.peers)
     assert broker.counts["Goodbye"] == 0
 
 
 def test_close_says_goodbye_on_idle_lines_and_the_pool_goes_on(pool, broker):
-    line = pool.take(end())
+    line = run(pool.take(end()))
     pool.give(line)
     pool.close()
     broker.wait_for(lambda: broker.counts["Goodbye"] == 1)
-    assert pool.take(end()) is not line
+    assert run(pool.take(end())) is not line
 
 
 def test_forgotten_lines_are_closed_without_a_word_and_their_places_are_free(pool, broker):
     """What a fork does in the child."""
-    idle, _ = pool.take(end()), pool.take(end())
+    idle, _ = run(pool.take(end())), run(pool.take(end()))
     pool.give(idle)
     pool.forget()
     assert idle.socket._sock.fileno() == -1
-    fresh = [pool.take(end()), pool.take(end())]
+    fresh = [run(pool.take(end())), run(pool.take(end()))]
     assert idle not in fresh
     assert broker.counts["Goodbye"] == 0
 
 
 def test_every_pool_forgets_its_lines_in_a_forked_child(pool, broker):
-    lines = [pool.take(end()), pool.take(end())]
+    lines = [run(pool.take(end())), run(pool.take(end()))]
     for line in lines:
         pool.give(line)
     pid = os.fork()
@@ -205,4 +234,4 @@ def test_every_pool_forgets_its_lines_in_a_forked_child(pool, broker):
         closed = all(line.socket._sock.fileno() == -1 for line in lines)
         os._exit(0 if closed and pool._idle == [] else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert pool.take(end()) is lines[1]
+    assert run(pool.take(end())) is lines[1]

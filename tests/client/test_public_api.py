@@ -18,23 +18,24 @@ def public(cls):
 
 def test_the_app():
     assert public(chervil.Chervil) == [
-        "AsyncResult", "client", "close", "finalize", "import_includes", "publisher", "register", "send_task",
+        "AsyncResult", "client", "close", "control", "finalize", "import_includes", "publisher", "register", "send_task",
         "set_current", "set_default", "task", "tasks", "use_broker",
     ]  # fmt: skip
 
 
 def test_a_task():
     assert public(chervil.Task) == [
-        "AsyncResult", "MaxRetriesExceededError", "OperationalError", "app", "apply", "apply_async", "check_arguments",
-        "default_retry_delay", "delay", "delay_many", "expires", "for_app", "ignore_result", "max_retries", "priority",
-        "queue", "request", "retry", "serializer", "typing",
+        "AsyncResult", "MaxRetriesExceededError", "OperationalError", "aapply_async", "acks_late", "adelay",
+        "adelay_many", "app", "apply", "apply_async", "check_arguments", "default_retry_delay", "delay", "delay_many", "delivery_limit", "expires", "for_app",
+        "ignore_result", "max_retries", "priority", "queue", "reject_on_worker_lost", "request", "retry", "serializer",
+        "soft_time_limit", "time_limit", "typing",
     ]  # fmt: skip
 
 
 def test_a_result():
     names = [
-        "app", "failed", "from_wire", "get", "id", "info", "ready", "result", "stage", "state", "status", "successful",
-        "task_id", "traceback", "wait",
+        "aget", "app", "failed", "forget", "from_wire", "get", "id", "info", "ready", "result", "revoke", "stage", "state",
+        "status", "successful", "task_id", "traceback", "wait",
     ]  # fmt: skip
     assert public(chervil.AsyncResult) == names
     assert public(chervil.EagerResult) == names
@@ -42,11 +43,12 @@ def test_a_result():
 
 def test_the_options():
     assert sorted(CALL_OPTIONS) == [
-        "countdown", "eta", "expires", "headers", "ignore_result", "priority", "queue", "serializer", "task_id",
+        "countdown", "eta", "expires", "headers", "ignore_result", "priority", "queue", "serializer",
+        "soft_time_limit", "task_id", "time_limit",
     ]  # fmt: skip
     assert sorted(TASK_OPTIONS) == [
-        "default_retry_delay", "expires", "ignore_result", "max_retries", "name", "priority", "queue", "serializer",
-        "typing",
+        "acks_late", "default_retry_delay", "delivery_limit", "expires", "ignore_result", "max_retries", "name",
+        "priority", "queue", "reject_on_worker_lost", "serializer", "soft_time_limit", "time_limit", "typing",
     ]  # fmt: skip
 
 
@@ -61,6 +63,11 @@ def test_the_defaults():
         "result_serializer": "json",
         "accept_content": ("json", "msgpack"),
         "task_ignore_result": False,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": None,
+        "task_delivery_limit": 3,
+        "task_time_limit": None,
+        "task_soft_time_limit": None,
         "result_expires": 86400,
         "timezone": "UTC",
         "task_publish_timeout": 10.0,

@@ -195,6 +195,72 @@ def test_a_task_called_directly_outside_of_any_has_no_parent_to_name(app, add, b
     assert options(broker) == {}
 
 
+def test_what_is_to_happen_when_a_process_dies_travels_where_it_is_not_the_usual(app, broker):
+    task = app.task(name="t", acks_late=False, reject_on_worker_lost=False, delivery_limit=7)(lambda: None)
+    task.delay()
+    assert options(broker) == {
+        TaskOption.EARLY_ACK: True, TaskOption.FAIL_ON_LOST: True, TaskOption.DELIVERY_LIMIT: 7,
+    }  # fmt: skip
+    broker.rows.clear()
+    app.task(name="usual", acks_late=True, reject_on_worker_lost=True, delivery_limit=3)(lambda: None).delay()
+    assert options(broker) == {}
+
+
+def test_the_settings_say_it_for_tasks_that_do_not_and_are_known_here(add, app, broker):
+    app.conf.update(task_acks_late=False, task_reject_on_worker_lost=False, task_delivery_limit=1)
+    add.delay(1)
+    assert options(broker) == {
+        TaskOption.EARLY_ACK: True, TaskOption.FAIL_ON_LOST: True, TaskOption.DELIVERY_LIMIT: 1,
+    }  # fmt: skip
+    broker.rows.clear()
+    app.send_task("unknown.here")
+    assert options(broker) == {TaskOption.DELIVERY_LIMIT: 1}
+
+
+def test_limits_of_a_call_travel_and_those_of_its_task_are_the_workers_to_know(app, broker):
+    task = app.task(name="t", time_limit=50, soft_time_limit=40)(lambda: None)
+    task.apply_async(time_limit=timedelta(seconds=3), soft_time_limit=2.5)
+    assert options(broker) == {TaskOption.TIME_LIMIT_MS: 3000, TaskOption.SOFT_TIME_LIMIT_MS: 2500}
+    for nothing in ({}, {"time_limit": 0, "soft_time_limit": None}):
+        broker.rows.clear()
+        task.apply_async(**nothing)
+        assert options(broker) == {}
+    broker.rows.clear()
+    task.apply_async(soft_time_limit=1e-6)
+    assert options(broker) == {TaskOption.SOFT_TIME_LIMIT_MS: 1}, "none at all would be another thing"
+
+
+def test_what_is_changed_between_calls_holds_for_the_next(add, app, broker):
+    add.delay(1)
+    assert published(broker)[2:5] == ["default", 0, None]
+    for change in (
+        lambda: setattr(add, "queue", "q"),
+        lambda: setattr(app.conf, "task_default_priority", 4),
+        lambda: setattr(add, "acks_late", False),
+        lambda: app.conf.update(task_ignore_result=True),
+    ):
+        change()
+        broker.rows.clear()
+        add.delay(1)
+    assert published(broker)[2:5] == ["q", 4, {TaskOption.EARLY_ACK: True, TaskOption.IGNORE_RESULT: True}]
+
+
+def test_nothing_is_waited_for_inside_a_task(app, add, monkeypatch):
+    waits = []
+    monkeypatch.setattr(app.client, "publish", lambda rows, deadline, wait: waits.append(wait))
+
+    @app.task
+    def outer():
+        add.delay(1)
+        add.delay_many([(1,)])
+        app.send_task("t")
+
+    assert run(outer).exception is None
+    assert waits == [False] * 3
+    outer()
+    assert waits[3:] == [True] * 3
+
+
 def test_send_task_needs_no_code(app, broker, add):
     app.send_task("elsewhere.run", [1], {"a": 2}, queue="q", task_id="x")
     row = published(broker)

@@ -7,8 +7,12 @@ import pytest
 from chervil import AsyncResult, EagerResult, exceptions
 from chervil.exceptions import (
     DecodeError,
+    NotRegistered,
+    Reject,
     RemoteError,
+    TaskRejectedError,
     TaskRevokedError,
+    TimeLimitExceeded,
     UnknownTask,
     WorkerLostError,
 )
@@ -97,13 +101,67 @@ def test_the_real_exception_comes_back_with_the_remote_traceback(result, broker)
 )
 @pytest.mark.parametrize("with_record", [True, False])
 def test_other_ends_have_their_errors(app, result, broker, *, stage, error, state, with_record):
-    record = FailureRecord("lost", "x.Y", "signal 9", None, WIRE, "t").pack()
+    record = FailureRecord("upstream", "x.Y", "signal 9", None, WIRE, "t").pack()
     finish(broker, stage, FAILURE_CODEC if with_record else None, record if with_record else None)
     with pytest.raises(error, match="signal 9" if with_record else ID):
         result.get()
     assert result.state == state
     assert result.ready()
     assert isinstance(app.AsyncResult(ID).result, error)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("time_limit", TimeLimitExceeded), ("lost", WorkerLostError)])
+@pytest.mark.parametrize("type_name", ["chervil.exceptions.X", "some.other.Language"])
+def test_what_the_system_says_of_a_failure_has_its_class_whoever_wrote_it(
+    result, broker, kind, error, type_name
+):
+    record = FailureRecord(kind, type_name, "ran for 3 s", None, WIRE, "t")
+    finish(broker, Stage.FAILURE, FAILURE_CODEC, record.pack())
+    with pytest.raises(error, match=r"^ran for 3 s$"):
+        result.get()
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (Reject("bad order"), TaskRejectedError),
+        (NotRegistered("this worker has no task 't'"), NotRegistered),
+        (DecodeError("not json"), DecodeError),
+    ],
+)
+def test_a_rejected_task_says_why_and_rejects_nobody_else(result, broker, raised, error):
+    finish(broker, Stage.DEAD, FAILURE_CODEC, failure_body(raised, ID, "t", "rejected"))
+    with pytest.raises(error, match=str(raised)):
+        result.get()
+    assert result.state == "FAILURE"
+
+
+def test_revoke_tells_the_broker(result, broker):
+    asked = []
+
+    def answer(peer, message):
+        asked.append(message)
+        peer.send(m.Ok(message.request, 1))
+        return True
+
+    broker.scripts[m.Revoke] = answer
+    result.revoke()
+    result.revoke(terminate=True, signal="SIGKILL")
+    assert [(one.ids, one.terminate, one.signal) for one in asked] == [
+        ([WIRE], False, None),
+        ([WIRE], True, 9),
+    ]
+
+
+def test_forget_drops_the_result_here_too(result, broker):
+    broker.scripts[m.Forget] = lambda peer, message: peer.send(m.Ok(message.request, 1)) or True
+    finish(broker, Stage.SUCCESS, "json", b"5")
+    assert result.get() == 5
+    result.forget()
+    assert broker.counts["Forget"] == 1
+    broker.statuses[WIRE] = [WIRE, int(Stage.EVICTED), None, None, None]
+    with pytest.raises(UnknownTask, match="forgotten"):
+        result.get()
 
 
 def test_a_damaged_failure_record_is_still_a_failure(result, broker):
@@ -124,7 +182,7 @@ def test_an_unknown_id_raises_at_once(app):
 
 def test_an_evicted_result_says_so(result, broker):
     finish(broker, Stage.EVICTED)
-    with pytest.raises(UnknownTask, match="dropped its result"):
+    with pytest.raises(UnknownTask, match="no longer has its result"):
         result.get()
 
 

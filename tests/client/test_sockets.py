@@ -28,11 +28,9 @@ def later():
 
 def test_what_is_sent_arrives_and_is_counted(pair):
     ours, peer = pair
-    assert ours.written == 0
     assert ours.send(b"abc", later()) == b""
     assert ours.send(b"de", None) == b""
     assert peer.recv(10) == b"abcde"
-    assert ours.written == 5
 
 
 def test_receive_waits_for_the_next_bytes(pair):
@@ -73,17 +71,14 @@ def test_a_peer_that_does_not_read_ends_a_send_at_the_deadline(pair):
     data = b"x" * 10_000_000
     with pytest.raises(TimeoutError):
         ours.send(data, soon())
-    assert 0 < ours.written < len(data)
 
 
 def test_a_send_into_a_full_socket_ends_at_its_deadline_without_a_byte(pair):
     ours, _ = pair
     with pytest.raises(TimeoutError):
         ours.send(b"x" * 10_000_000, soon())
-    written = ours.written
     with pytest.raises(TimeoutError):
         ours.send(b"y", soon())
-    assert ours.written == written
 
 
 def test_what_comes_while_a_send_is_stuck_is_read_and_handed_back(pair):
@@ -104,7 +99,6 @@ def test_what_comes_while_a_send_is_stuck_is_read_and_handed_back(pair):
         received += ours.receive(later())
     thread.join(10)
     assert (bytes(got), bytes(received)) == (data, answer)
-    assert ours.written == len(data)
 
 
 def test_the_end_of_the_stream_is_an_error_everywhere(pair):

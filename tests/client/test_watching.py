@@ -2,8 +2,7 @@ from time import monotonic
 
 import pytest
 
-from chervil import client as client_module
-from chervil import exceptions, watching
+from chervil import exceptions, exchange, watching
 from chervil.address import BrokerURL, Found
 from chervil.client import Client
 from chervil.exceptions import AccessRefused, OperationalError
@@ -88,7 +87,7 @@ def test_a_status_in_several_parts_is_put_together(client, broker, meanwhile):
 
 
 def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
-    monkeypatch.setattr(client_module, "ROWS_MAX", 10)
+    monkeypatch.setattr(exchange, "ROWS_MAX", 10)
     ids = [str(number) for number in range(25)]
     queued(broker, *ids)
     assert stages(client.wait(ids, 0)) == [(id_, Stage.QUEUED) for id_ in ids]
@@ -353,7 +352,7 @@ def test_a_refusal_is_an_operational_error(client, broker):
 
 
 def test_a_goodbye_between_two_frames_of_ids_is_waited_out(client, broker, monkeypatch):
-    monkeypatch.setattr(client_module, "ROWS_MAX", 1)
+    monkeypatch.setattr(exchange, "ROWS_MAX", 1)
     broker.finish("a", Stage.SUCCESS)
     broker.finish("b", Stage.SUCCESS)
 

@@ -1,9 +1,10 @@
 """User code that both type checkers accept."""
 
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
-from chervil import AsyncResult, Chervil, EagerResult, Task, current_app, shared_task
+from chervil import AsyncResult, Chervil, EagerResult, Task, current_app, exceptions, shared_task
 
 app = Chervil("typing", broker="chervil://127.0.0.1:2437", include=["other"], task_default_queue="q")
 
@@ -20,6 +21,18 @@ def plain(text: str) -> str:
 
 @app.task(name="mail", queue="mail", priority=9, max_retries=None, expires=timedelta(hours=1))
 def mail(to: str, *, cc: str | None = None) -> None: ...
+
+
+@app.task(
+    acks_late=False, reject_on_worker_lost=False, delivery_limit=5, time_limit=timedelta(1), soft_time_limit=9
+)
+def careful(x: int) -> int:
+    if x < 0:
+        raise exceptions.Reject("negative", requeue=False)
+    try:
+        return x
+    except exceptions.SoftTimeLimitExceeded:
+        return 0
 
 
 @app.task(bind=True, default_retry_delay=5)
@@ -91,6 +104,19 @@ assert_type(app.send_task("other.task", [1], queue="q"), AsyncResult[Any])
 assert_type(current_app.conf.task_default_queue, str)
 
 
+async def in_coroutines() -> None:
+    assert_type(await add.adelay(1, y=2), AsyncResult[int])
+    assert_type(await twice.adelay(1), AsyncResult[int])
+    assert_type(await bound_twice.adelay(1), AsyncResult[int])
+    assert_type(await (await mail.adelay("a", cc="b")), None)
+    assert_type(await (await plain.adelay("x")), str)
+    assert_type(await (await plain.adelay("x")).aget(timeout=5), str)
+    assert_type(await add.aapply_async((1,), {"y": 2}, countdown=1.5, queue="q"), AsyncResult[int])
+    assert_type(await add.adelay_many([(1, 2), (3,)], queue="q"), list[AsyncResult[int]])
+    async with app as entered:
+        assert_type(entered, Chervil)
+
+
 async def direct() -> None:
     assert_type(await twice(1), int)
     assert_type(await bound_twice(1), int)
@@ -101,3 +127,9 @@ def takes_any_task(task: Task[[int], int]) -> AsyncResult[int]:
 
 
 takes_any_task(twice)
+
+
+careful.apply_async((1,), time_limit=2.5, soft_time_limit=timedelta(seconds=2))
+careful.delay(1).revoke(terminate=True, signal="KILL")
+careful.delay(1).forget()
+assert_type(app.control.revoke(["a", "b"], signal=signal.SIGTERM), int)

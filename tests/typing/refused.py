@@ -36,13 +36,35 @@ bound.delay("x")  # refused
 bound.delay(None, 1)  # refused
 twice.delay("x")  # refused
 shared.delay("x")  # refused
-text: str = add.delay(1, 2).get()  # refused
-number: int = twice(1)  # refused
+words: str = add.delay(1, 2).get()  # refused
+amount: int = twice(1)  # refused
 wrong: str = twice.delay(1).get()  # refused
 add.apply_async((1, 2), countdwn=5)  # refused
+
+
+async def in_coroutines() -> None:
+    await add.adelay("x", 1)  # refused
+    await bound.adelay(None, 1)  # refused
+    await add.aapply_async((1, 2), countdwn=5)  # refused
+    await add.adelay_many([(1, 2)], nonsense=True)  # refused
+
+
+async def text() -> str:
+    return await (await add.adelay(1, 2))  # refused
+
+
+async def number() -> int:
+    return await add.adelay(1, 2)  # refused
+
+
 add.apply_async((1, 2), queue=5)  # refused
 add.delay_many([(1, 2)], nonsense=True)  # refused
 app.send_task("x", link=None)  # refused
 app.task(queu="x")  # refused
 shared_task(priority="high")  # refused
 app.conf.task_default_priority = "high"  # refused
+
+
+add.apply_async((1, 2), time_limit="5")  # refused
+add.delay(1).revoke(terminated=True)  # refused
+app.control.inspect()  # refused

@@ -11,6 +11,7 @@ from chervil.cli.arguments import Time, json_of, mark_negatives, split
 from chervil.cli.common import common_of, did_you_mean
 from chervil.cli.connect import app_for
 from chervil.cli.outcome import show, wait_for
+from chervil.cli.terminal import printable
 from chervil.protocol import Stage
 
 #: How many task names are shown to someone who typed one that is like none of them.
@@ -58,8 +59,8 @@ def call(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any
     The broker makes no second task of an id that it knows: what is shown then is that task's, and a line
     on stderr says so.
 
-    Exits with 1 and the traceback if the task failed, with 124 if it did not end in time, with 69 if the
-    broker was lost and not back within 30 s.
+    Exits with 1 and the traceback if the task failed, with 1 too if it was parked, revoked or expired, with
+    124 if it did not end in time, with 69 if the broker was lost and not back within 30 s.
 
     \b
     Examples:
@@ -88,9 +89,10 @@ def call(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any
     except ValueError as error:  # of an option or the id: all that is left to be wrong
         raise click.UsageError(str(error), ctx) from error
     if known and not common.quiet:
-        click.echo(f"{task_id} is known already; this is its {'result' if wait else 'id'}", err=True)
+        what = "result" if wait else "id"
+        click.echo(f"{printable(task_id)} is known already; this is its {what}", err=True)
     if not wait:
-        click.echo(json.dumps({"id": task_id}) if common.json else task_id)
+        click.echo(json.dumps({"id": task_id}) if common.json else printable(task_id))
         return exits.OK
     return show(wait_for(app.client, task_id, timeout, common), app.client, common, waited=timeout)
 

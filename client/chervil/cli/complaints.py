@@ -12,6 +12,7 @@ import click
 from chervil import exceptions
 from chervil.cli import exits
 from chervil.cli.common import Common
+from chervil.cli.terminal import printable, say, wrapped
 
 #: Refusals by the broker that the same command can never get past; others depend on the broker's state.
 _USERS_MISTAKE = frozenset({"BODY_TOO_LARGE", "BAD_TASK", "BAD_FIELD", "UNKNOWN_OPTION", "NOT_IMPLEMENTED"})
@@ -27,18 +28,18 @@ _UNAVAILABLE = (
 def complain(error: Exception, common: Common) -> int:
     """Writes one error to stderr and returns the exit code for it."""
     if common.debug and not isinstance(error, click.UsageError):
-        traceback.print_exception(error)
+        click.echo(_safe("".join(traceback.format_exception(error))), err=True, nl=False)
         return _code(error)
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
     if isinstance(error, exceptions.ChervilError | OSError):
-        click.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}")
         if isinstance(error, exceptions.AppNotFound) and isinstance(error.__cause__, Exception):
-            click.echo(users_frames(error.__cause__), err=True, nl=False)
+            click.echo(_safe(users_frames(error.__cause__)), err=True, nl=False)
         return _code(error)
     # Ours, and not the user's: say everything at once, so that a report holds it.
-    traceback.print_exception(error)
+    click.echo(_safe("".join(traceback.format_exception(error))), err=True, nl=False)
     click.echo("This is a bug in Chervil; please report it with the lines above.", err=True)
     return exits.TASK_FAILED
 
@@ -76,4 +77,8 @@ def _code(error: Exception) -> int:
 def warn(common: Common, text: str) -> None:
     """One line on stderr that starts with "Warning"."""
     prefix = click.style("Warning:", fg="yellow") if common.color and sys.stderr.isatty() else "Warning:"
-    click.echo(f"{prefix} {text}", err=True)
+    click.echo(f"{prefix} {wrapped(text, indent=len('Warning: '), err=True)}", err=True)
+
+
+def _safe(text: str) -> str:
+    return printable(text, keep="\n\t")

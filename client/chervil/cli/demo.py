@@ -27,7 +27,7 @@ from chervil.cli.processes import (
     wait_until_listening,
     worker_command,
 )
-from chervil.cli.status import table
+from chervil.cli.terminal import table
 from chervil.cli.watch import source_files
 from chervil.client import Status
 from chervil.exceptions import ChervilError
@@ -76,6 +76,10 @@ def demo(ctx: click.Context) -> int:
     longest functions, then measures how many tasks a second go through.
 
     Needs no app, no file and no setting, takes some seconds and leaves nothing behind.
+
+    \b
+    Example:
+      chervil demo
     """
     common = common_of(ctx)
     with _ends_like_ctrl_c(), _Daemons() as daemons:

@@ -17,6 +17,10 @@ def health(ctx: click.Context, timeout: float) -> int:
 
     The app is not loaded: name its broker with -b, CHERVIL_BROKER_URL or [tool.chervil] where it is not
     the default.
+
+    \b
+    Example:
+      chervil health --timeout 1
     """
     from chervil.client import Client
 

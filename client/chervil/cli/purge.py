@@ -1,13 +1,14 @@
 """`chervil purge`: throws away the tasks that wait in queues."""
 
 import json
-import sys
 
 import click
 
 from chervil.cli import exits
 from chervil.cli.common import common_of
 from chervil.cli.connect import open_client
+from chervil.cli.ids import some
+from chervil.cli.question import ask
 
 
 @click.command(short_help="Throw away the tasks that wait.")
@@ -18,6 +19,10 @@ def purge(ctx: click.Context, queues: str, force: bool) -> int:
     """Throw away the tasks that wait: the queued ones, and those held until their time.
 
     Running tasks go on.
+
+    \b
+    Example:
+      chervil purge -Q mail
     """
     common = common_of(ctx)
     names = [name.strip() for name in queues.split(",") if name.strip()]
@@ -26,25 +31,15 @@ def purge(ctx: click.Context, queues: str, force: bool) -> int:
         if not force:
             waiting = _waiting(client.stats().get("queues", []), names)
             where = f"in {', '.join(names)}" if names else "in all queues"
-            _confirm(f"Throw away {waiting} waiting {_tasks(waiting)} {where}?")
+            question = f"Throw away {waiting} waiting {'task' if waiting == 1 else 'tasks'} {where}?"
+            ask(question, unasked="-f", declined="nothing was purged")
         count = client.purge(names)
     finally:
         client.close()
-    click.echo(json.dumps({"purged": count}) if common.json else f"Purged {count} {_tasks(count)}.")
+    click.echo(json.dumps({"purged": count}) if common.json else f"Purged {some(count)}.")
     return exits.OK
-
-
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("purge asks first, and there is no terminal to ask on; -f does not ask")
-    if not click.confirm(question, err=True):
-        raise click.ClickException("nothing was purged")
 
 
 def _waiting(queues: list[dict[str, object]], names: list[str]) -> int:
     chosen = [q for q in queues if not names or q.get("name") in names]
     return sum(int(str(q.get("ready", 0))) + int(str(q.get("scheduled", 0))) for q in chosen)
-
-
-def _tasks(count: int) -> str:
-    return "task" if count == 1 else "tasks"

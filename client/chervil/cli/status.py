@@ -1,15 +1,17 @@
 """`chervil status`: what waits, who works, and what is wrong, for people and (--json) for programs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from chervil.cli import exits
+from chervil.cli.clock import span
 from chervil.cli.common import Common, common_of
 from chervil.cli.complaints import warn
 from chervil.cli.connect import open_client
+from chervil.cli.terminal import table, wrapped
 
 #: Why a queue does not move, in words (`waiting_for` of a queue in the report).
 _WHY = {
@@ -18,11 +20,27 @@ _WHY = {
     "no_credit": "all its workers are busy",
 }
 
+QUEUE_HEAD = ("QUEUE", "READY", "SCHEDULED", "LEASED", "WORKERS", "OLDEST", "")
+WORKER_HEAD = ("WORKER", "PID", "SLOTS", "LEASED", "DELIVERED", "CONNECTED", "QUEUES")
+
+#: What it means for whoever publishes, by `publishing` in the report, and what to do.
+_PUBLISHING = {
+    "closed": "tasks take 80 % of the broker's memory: publishers wait until it is 70 %, except inside of "
+    "tasks; start more workers, or a broker with more --max-memory",
+    "full": "tasks take 95 % of the broker's memory: nothing more is stored, workers go on; "
+    "start more workers, or a broker with more --max-memory",
+}
+
 
 @click.command(short_help="Show queues, workers and warnings.")
 @click.pass_context
 def status(ctx: click.Context) -> int:
-    """Show queues and workers, warnings first. With --json: the broker's whole report."""
+    """Show queues and workers, warnings first. With --json: the broker's whole report.
+
+    \b
+    Example:
+      chervil status --json | jq .dedup
+    """
     common = common_of(ctx)
     client = open_client(common)
     try:
@@ -37,21 +55,49 @@ def status(ctx: click.Context) -> int:
 
 
 def _show(report: Mapping[str, Any], common: Common) -> None:
-    queues: list[dict[str, Any]] = list(report.get("queues", []))
-    # What needs a hand comes first: a queue that waits for something that will not come by itself.
-    queues.sort(key=lambda q: (q.get("waiting_for") not in {"no_consumer", "unknown_task"}, q["name"]))
     for text in report.get("warnings", []):
         warn(common, text)
-    click.echo(_headline(report))
-    if queues:
+    if text := _PUBLISHING.get(report.get("publishing", "open")):
+        warn(common, text)
+    click.echo(wrapped(_headline(report)))
+    for line in _aside(report):
+        click.echo(wrapped(line))
+    if queues := queue_rows(report):
         click.echo()
-        click.echo(table([_queue_head(), *(_queue_row(q) for q in queues)]))
-    workers = sorted(report.get("workers", []), key=lambda w: w["name"])
+        click.echo(table([QUEUE_HEAD, *queues], give_way=(6, 0)))
     click.echo()
-    if not workers:
-        click.echo(f"No worker is connected; start one: chervil -A {common.app or 'MODULE'} worker")
-        return
-    click.echo(table([_worker_head(), *(_worker_row(w) for w in workers)]))
+    if workers := worker_rows(report):
+        click.echo(table([WORKER_HEAD, *workers], give_way=(6, 0)))
+    else:
+        click.echo(no_worker(common.app))
+
+
+def no_worker(app: str | None) -> str:
+    """What to do where no worker is connected."""
+    return f"No worker is connected; start one: chervil -A {app or 'MODULE'} worker"
+
+
+def queue_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """Rows under QUEUE_HEAD. What needs a hand comes first: a queue that does not move by itself."""
+    queues: list[dict[str, Any]] = list(report.get("queues", []))
+    queues.sort(key=lambda q: (q.get("waiting_for") not in {"no_consumer", "unknown_task"}, q["name"]))
+    return [_queue_row(queue) for queue in queues]
+
+
+def worker_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """Rows under WORKER_HEAD, by name."""
+    return [_worker_row(worker) for worker in sorted(report.get("workers", []), key=lambda w: w["name"])]
+
+
+def _aside(report: Mapping[str, Any]) -> list[str]:
+    """Lines under the headline about what is not as it should be, and nothing where all is."""
+    lines: list[str] = []
+    if dead := report.get("tasks", {}).get("DEAD", 0):
+        lines.append(f"{dead} dead letter{'' if dead == 1 else 's'}: chervil list dead")
+    if suspended := report.get("suspended", 0):
+        whose = "1 worker has" if suspended == 1 else f"{suspended} workers have"
+        lines.append(f"{whose} lost the connection; the broker keeps their tasks for up to 30 s")
+    return lines
 
 
 def _headline(report: Mapping[str, Any]) -> str:
@@ -65,21 +111,13 @@ def _headline(report: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _queue_head() -> list[str]:
-    return ["QUEUE", "READY", "SCHEDULED", "LEASED", "WORKERS", "OLDEST", ""]
-
-
 def _queue_row(queue: Mapping[str, Any]) -> list[str]:
     oldest = queue.get("oldest_ms")
     why = _WHY.get(queue.get("waiting_for") or "", queue.get("waiting_for") or "")
     if unknown := queue.get("unknown_tasks"):
-        why += f": {', '.join(unknown)}"
+        why = f"no worker knows {', '.join(unknown)}"
     counts = [str(queue.get(key, 0)) for key in ("ready", "scheduled", "leased", "consumers")]
     return [queue["name"], *counts, span(oldest) if oldest else "-", why]
-
-
-def _worker_head() -> list[str]:
-    return ["WORKER", "PID", "SLOTS", "LEASED", "DELIVERED", "CONNECTED", "QUEUES"]
 
 
 def _worker_row(worker: Mapping[str, Any]) -> list[str]:
@@ -92,31 +130,3 @@ def _worker_row(worker: Mapping[str, Any]) -> list[str]:
         span(worker.get("connected_ms", 0)),
         ", ".join(worker.get("queues", [])),
     ]
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns two spaces apart: numbers and times to the right, the rest to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [
-        not all(cell[:1].isdigit() or cell == "-" for cell in column[1:])
-        for column in zip(*rows, strict=True)
-    ]
-    lines = (
-        "  ".join(
-            cell.ljust(width) if to_left else cell.rjust(width)
-            for cell, width, to_left in zip(row, widths, left, strict=True)
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def span(milliseconds: float) -> str:
-    """A duration as people say it: `340 ms`, `12 s`, `5 min`, `3 h`, `2 d`."""
-    seconds = milliseconds / 1000
-    if seconds < 1:
-        return f"{milliseconds:.0f} ms"
-    for unit, size, until in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < until:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"

@@ -1,7 +1,8 @@
 """Running the command line in this process, and the environment that it must not see."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,14 @@ class Broker:
     published: list[list[Any]]
     #: What a waiter is told of a loss; None where there is none.
     lost: str | None = None
+    #: What `history` answers; the task is unknown where it is None.
+    life: dict[str, Any] | None = None
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    #: Ids that `rerun`, `revoke` and `forget` count; and what they were asked, in order.
+    countable: set[str] = field(default_factory=set)
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def publish(self, rows: list[list[Any]], deadline: float) -> None:
+    def publish(self, rows: list[list[Any]], deadline: float, wait: bool = True) -> None:
         self.published += rows
 
     def stats(self) -> dict[str, Any]:
@@ -72,7 +79,8 @@ class Broker:
         return sum(q["ready"] + q["scheduled"] for q in self.report["queues"])
 
     def query(self, ids: list[str]) -> list[Status]:
-        return self.statuses or [Status(id_, Stage.UNKNOWN, None, None, {}) for id_ in ids]
+        known = {status.id: status for status in self.statuses}
+        return [known.get(id_, Status(id_, Stage.UNKNOWN, None, None, {})) for id_ in ids]
 
     def wait(
         self,
@@ -88,6 +96,25 @@ class Broker:
         if on_wait is not None:
             on_wait(self.statuses)
         return self.statuses
+
+    def history(self, id_: str) -> dict[str, Any]:
+        return self.life or {"id": id_, "stage": "UNKNOWN"}
+
+    def dead(self) -> Iterator[dict[str, Any]]:
+        yield from self.letters
+
+    def rerun(self, ids: list[str]) -> int:
+        return self._count("rerun", ids)
+
+    def forget(self, ids: list[str]) -> int:
+        return self._count("forget", ids)
+
+    def revoke(self, ids: list[str], terminate: bool, signal: int | None) -> int:
+        return self._count("revoke", ids, terminate, signal)
+
+    def _count(self, what: str, ids: list[str], *more: Any) -> int:
+        self.asked.append((what, list(ids), *more))
+        return len(self.countable & set(ids))
 
     def close(self) -> None:
         pass
@@ -113,6 +140,46 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
         waited=[],
         published=[],
     )
-    monkeypatch.setattr("chervil.client.Client", lambda *args, **kwargs: here)
+    # In this order: an import of `connect` after the other one would keep the stand-in for good.
     monkeypatch.setattr("chervil.cli.connect.Client", lambda *args, **kwargs: here)
+    monkeypatch.setattr("chervil.client.Client", lambda *args, **kwargs: here)
     return here
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], list[str]]:
+    """Makes stdin a terminal at which a person answers yes or no; what was asked is kept."""
+
+    def answer(yes: bool) -> list[str]:
+        asked: list[str] = []
+
+        def confirm(question: str, **how: object) -> bool:
+            asked.append(question)
+            return yes
+
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("click.confirm", confirm)
+        return asked
+
+    return answer
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes stdout a terminal of so many columns, for what is cut and wrapped."""
+
+    def wide(width: int) -> None:
+        monkeypatch.setattr("chervil.cli.terminal.columns", lambda **_: width)
+        monkeypatch.setattr("chervil.cli.listing.columns", lambda **_: width)
+
+    return wide
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is that of Berlin: one hour before UTC in winter."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from chervil import exceptions
 from chervil.cli.common import Common
-from chervil.cli.complaints import complain, warn
+from chervil.cli.complaints import complain, users_frames, warn
 from tests.client.cli.conftest import Ran
 
 Run = Callable[..., Ran]
@@ -109,3 +110,28 @@ def test_an_error_in_an_apps_settings_points_at_the_apps_own_line(
     ran = chervil("-A", "broken", "status")
     assert ran.code == 2
     assert ran.err.splitlines()[2] == f'  File "{Path.cwd()}/broken.py", line 2, in <module>'
+
+
+def test_what_a_broker_says_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    error = exceptions.OperationalError("refused: \x1b[2J\u202e")
+    complain(error, Common())
+    complain(error, Common(debug=True))
+    warn(Common(), "\x1b[2J\nx")
+    err = capsys.readouterr().err
+    assert err.count("refused: \\x1b[2J\\u202e\n") == 2
+    assert err.endswith("Warning: \\x1b[2J\\nx\n")
+
+
+def test_a_full_broker_says_what_was_not_stored_and_is_69(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "the broker's tasks take 95 % of its memory; try again later"
+    assert complain(exceptions.PublishRefused(["a"], "FULL", text), Common()) == 69
+    assert capsys.readouterr().err == f"Error: task a not stored: FULL: {text}\n"
+
+
+def test_an_error_without_a_frame_of_the_users_has_no_frames_to_show() -> None:
+    assert users_frames(ValueError("raised nowhere")) == ""
+
+
+def test_debug_keeps_the_code_of_a_clicks_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complain(click.ClickException("nothing was purged"), Common(debug=True)) == 1
+    assert "nothing was purged" in capsys.readouterr().err

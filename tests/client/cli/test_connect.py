@@ -1,7 +1,9 @@
 """The app and the client of the verbs that talk to a broker: which one it is, and where it is found."""
 
 import os
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from chervil.cli.common import Common
 from chervil.cli.connect import app_for, open_client
 from chervil.exceptions import AppNotFound
+from tests.client.cli.conftest import Ran
 
 APP = """
 from chervil import Chervil
@@ -96,3 +99,21 @@ def test_a_client_without_any_word_goes_to_the_default_broker() -> None:
     assert "CHERVIL_BROKER_URL" not in os.environ
     found = open_client(common_for()).found
     assert (str(found.url), found.source) == ("chervil://127.0.0.1:2437", "default")
+
+
+@pytest.mark.parametrize(
+    "line", [["why", "a"], ["list", "dead"], ["retry", "a"], ["revoke", "a"], ["forget", "a"], ["status"]]
+)
+def test_no_broker_is_69_with_its_url_who_said_so_and_what_to_type(
+    chervil: Callable[..., Ran], line: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    began = time.monotonic()
+    assert chervil(*line, "-b", f"chervil://token@{address}") == Ran(
+        69,
+        "",
+        f"Error: cannot reach the broker at chervil://***@{address} (flag --broker): Connection refused; "
+        f"start one: chervil broker --bind {address}\n",
+    )
+    assert time.monotonic() - began < 2

@@ -19,13 +19,15 @@ pytestmark = pytest.mark.e2e
 DEADLINE = 30.0
 
 TASKS = """
-import time
+import os, signal
 from chervil import Chervil
 app = Chervil("tasks")
 @app.task
 def add(x, y): return x + y
 @app.task
 def fail(why): raise ValueError(why)
+@app.task(delivery_limit=2)
+def die(): os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -111,6 +113,65 @@ def test_a_lost_broker_is_told_at_once_and_ctrl_c_ends_the_wait() -> None:
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(DEADLINE) == 130
         assert "Traceback" not in waiting.stderr.read()
+
+
+def test_a_held_task_is_called_off_run_again_and_dropped(broker: str) -> None:
+    task_id = chervil("-b", broker, "call", "far.away", "--countdown", "60").stdout.strip()
+    told = chervil("-b", broker, "why", task_id)
+    assert told.returncode == 0, told.stderr
+    head, published, held, now = told.stdout.splitlines()
+    assert head == f"Task far.away[{task_id}] in queue default: SCHEDULED"
+    assert "published by " in published
+    assert "held until " in held
+    assert now.startswith("Now: scheduled; due in 5")
+    assert chervil("-b", broker, "forget", task_id).returncode == 1
+    assert chervil("-b", broker, "revoke", task_id).stdout == f"{task_id}: revoked\n"
+    assert chervil("-b", broker, "revoke", task_id).returncode == 1
+    assert chervil("-b", broker, "result", task_id).returncode == 1
+    assert chervil("-b", broker, "list", "dead").stdout == "No dead letters.\n"
+    assert chervil("-b", broker, "retry", task_id).stdout == "1 task runs again.\n"
+    told = chervil("-b", broker, "why", task_id)
+    assert "queued anew by " in told.stdout.splitlines()[-2]
+    assert told.stdout.splitlines()[-1].startswith("Now: queued; no worker consumes 'default'; start one:")
+    chervil("-b", broker, "revoke", task_id)
+    assert chervil("-b", broker, "forget", task_id).stdout == "Dropped 1 task.\n"
+    assert chervil("-b", broker, "result", task_id).returncode == 69
+
+
+def test_a_task_that_died_twice_and_was_parked_is_told_listed_and_run_again(
+    dev: subprocess.Popen[str],
+) -> None:
+    task_id = chervil("-A", "tasks", "call", "tasks.die").stdout.strip()
+    ran = chervil("result", task_id, "--wait", timeout=2 * DEADLINE)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert f"chervil why {task_id}" in ran.stderr
+    told = chervil("why", task_id).stdout
+    assert told.count("its process died: ") == 2
+    assert told.count("SIGKILL") >= 2
+    assert "attempt 2 of 2 was lost" in told
+    assert "parked: " in told
+    assert told.splitlines()[-1].endswith(f"chervil retry {task_id}, or chervil forget {task_id}")
+    assert "1 dead letter: chervil list dead" in chervil("status").stdout
+    (letter,) = [json.loads(line) for line in chervil("list", "dead", "--json").stdout.splitlines()]
+    assert (letter["id"], letter["name"], letter["attempts"]) == (task_id, "tasks.die", 2)
+    assert "SIGKILL" in letter["reason"]
+    assert chervil("retry", "--dead", "--yes").stdout == "1 task runs again.\n"
+    assert chervil("result", task_id, "--wait", timeout=2 * DEADLINE).returncode == 1
+    assert chervil("why", task_id).stdout.count("its process died: ") == 4
+    dev.send_signal(signal.SIGINT)
+    log, _ = dev.communicate(timeout=DEADLINE)
+    deaths = [line for line in log.splitlines() if task_id in line and "SIGKILL" in line]
+    assert len(deaths) == 4, log
+
+
+def test_a_task_that_no_worker_knows_waits_and_says_so(dev: subprocess.Popen[str]) -> None:
+    assert chervil("-A", "tasks", "call", "tasks.add", "2", "3", "--wait").stdout == "5\n"
+    task_id = chervil("call", "tasks.ad", "2", "3").stdout.strip()
+    waiting = chervil("result", task_id, "--wait", "--timeout", "2.2")
+    assert waiting.returncode == 124
+    assert "no worker of 'default' knows the task 'tasks.ad'; start one that does" in waiting.stderr
+    assert "no worker of 'default' knows the task 'tasks.ad'" in chervil("why", task_id).stdout
+    assert "no worker knows tasks.ad" in chervil("status").stdout
 
 
 def test_first_run_of_the_readme(dev: subprocess.Popen[str]) -> None:

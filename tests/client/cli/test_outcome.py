@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chervil.cli.outcome import PATIENCE_SECONDS
+from chervil.cli.outcome import PATIENCE_SECONDS, _as_text
 from chervil.client import Status
 from chervil.failure import failure_body
 from chervil.protocol import Info, Stage
@@ -54,13 +54,19 @@ def test_a_dead_task_without_a_traceback_is_told_in_a_line(chervil: Run, broker:
     broker.statuses = [failure(Stage.DEAD, RuntimeError("SIGKILL, 3 times"))]
     ran = chervil("result", ID)
     assert ran.code == 1
-    assert ran.err == f"Task tasks.add[{ID}] ended as DEAD: builtins.RuntimeError: SIGKILL, 3 times\n"
+    assert ran.err == (
+        f"Task tasks.add[{ID}] ended as DEAD: builtins.RuntimeError: SIGKILL, 3 times\n"
+        f"How it came to that: chervil why {ID}\n"
+    )
 
 
 @pytest.mark.parametrize("stage", [Stage.REVOKED, Stage.EXPIRED])
 def test_a_task_that_never_ran_is_1(chervil: Run, broker: Broker, stage: Stage) -> None:
     broker.statuses = [Status(ID, stage, None, None, {})]
-    assert chervil("result", ID) == Ran(1, "", f"Task {ID} ended as {stage.name}.\n")
+    for line in (["result", ID], ["call", "tasks.add", "--task-id", ID, "--wait", "-q"]):
+        assert chervil(*line) == Ran(
+            1, "", f"Task {ID} ended as {stage.name}. How it came to that: chervil why {ID}\n"
+        )
 
 
 def test_an_unknown_id_is_69_and_names_the_broker_and_where_its_url_came_from(
@@ -96,7 +102,22 @@ def test_an_evicted_result_is_69(chervil: Run, broker: Broker) -> None:
     broker.statuses = [Status(ID, Stage.EVICTED, None, None, {})]
     ran = chervil("result", ID)
     assert ran.code == 69
-    assert "dropped to make room" in ran.err
+    assert ran.err == (
+        f"Error: task {ID} ended, and its result was dropped: for room, because its time was over, or because "
+        f"somebody forgot it. How it came to that: chervil why {ID}\n"
+    )
+
+
+def test_what_a_task_says_does_not_steer_the_terminal(
+    chervil: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traceback = "Traceback\n\tx\nValueError: \x1b[2J\u202e"
+    broker.statuses = [failure(Stage.FAILURE, ValueError("\x1b[2J"), traceback)]
+    assert chervil("result", ID).err.startswith("Traceback\n\tx\nValueError: \\x1b[2J\\u202e\nTask")
+    broker.statuses = [success("a\n\x1b]0;title\x07")]
+    assert chervil("result", ID).out == "a\n\x1b]0;title\x07\n"  # a file gets what the task returned
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert _as_text("a\n\x1b]0;title\x07") == "a\n\\x1b]0;title\\x07"
 
 
 def test_busy_workers_are_no_reason_to_start_one(chervil: Run, broker: Broker) -> None:

@@ -11,24 +11,6 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], list[str]]:
-    """Makes stdin a terminal at which a person answers yes or no; what was asked is kept."""
-
-    def answer(yes: bool) -> list[str]:
-        asked: list[str] = []
-
-        def confirm(question: str, **how: object) -> bool:
-            asked.append(question)
-            return yes
-
-        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-        monkeypatch.setattr("click.confirm", confirm)
-        return asked
-
-    return answer
-
-
-@pytest.fixture
 def waiting(broker: Broker) -> Broker:
     broker.report["queues"] = [
         {"name": "default", "ready": 2, "scheduled": 1},

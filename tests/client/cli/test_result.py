@@ -21,12 +21,6 @@ def test_timeout_without_wait_is_refused(chervil: Run) -> None:
         assert "it goes with --wait" in ran.err
 
 
-def test_what_can_be_no_id_is_refused(chervil: Run, broker: Broker) -> None:
-    ran = chervil("result", "x" * 200)
-    assert ran.code == 2
-    assert "a task id is 1 to 128 bytes" in ran.err
-
-
 def test_waiting_in_vain_says_why_and_gives_up_after_the_timeout(chervil: Run, broker: Broker) -> None:
     info: dict[int, Any] = {Info.QUEUE: "mail", Info.WAITING_FOR: "no_consumer", Info.IN_STAGE_MS: 2000}
     broker.statuses = [Status(ID, Stage.QUEUED, None, None, info)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from chervil.cli.status import span, table
 from tests.client.cli.conftest import Broker, Ran
 
 Run = Callable[..., Ran]
@@ -51,7 +50,7 @@ def test_warnings_come_first_and_a_waiting_queue_is_the_first_row(chervil: Run, 
     assert lines[2:7] == [
         "QUEUE    READY  SCHEDULED  LEASED  WORKERS  OLDEST",
         "mail         3          0       0        0    12 s  no worker consumes it",
-        "x            1          0       0        1       -  no worker knows its tasks: tasks.gone",
+        "x            1          0       0        1       -  no worker knows tasks.gone",
         "default      1          0       0        1     1 s  all its workers are busy",
         "strange      0          0       0        1       -  the moon",
     ]
@@ -66,22 +65,55 @@ def test_json_is_the_brokers_report(chervil: Run, broker: Broker) -> None:
     assert json.loads(ran.out) == broker.report
 
 
+def test_dead_letters_and_lost_connections_have_a_line_where_there_are_any(
+    chervil: Run, broker: Broker
+) -> None:
+    broker.report |= {"tasks": {"DEAD": 1, "QUEUED": 4}, "suspended": 2}
+    assert chervil("status").out.splitlines()[1:3] == [
+        "1 dead letter: chervil list dead",
+        "2 workers have lost the connection; the broker keeps their tasks for up to 30 s",
+    ]
+    broker.report |= {"tasks": {"DEAD": 3}, "suspended": 1}
+    assert chervil("status").out.splitlines()[1:3] == [
+        "3 dead letters: chervil list dead",
+        "1 worker has lost the connection; the broker keeps their tasks for up to 30 s",
+    ]
+    broker.report |= {"tasks": {}, "suspended": 0}
+    assert chervil("status").out.splitlines()[1] == ""
+
+
 @pytest.mark.parametrize(
-    ("milliseconds", "text"),
-    [
-        (0, "0 ms"),
-        (340, "340 ms"),
-        (12_000, "12 s"),
-        (300_000, "5 min"),
-        (3 * 3_600_000, "3 h"),
-        (3 * 86_400_000, "3 d"),
-    ],
+    ("state", "text"),
+    [("closed", "publishers wait until it is 70 %"), ("full", "nothing more is stored, workers go on")],
 )
-def test_durations_have_the_unit_that_people_use(milliseconds: int, text: str) -> None:
-    assert span(milliseconds) == text
+def test_held_back_publishing_is_warned_of_with_what_to_do(
+    chervil: Run, broker: Broker, state: str, text: str
+) -> None:
+    broker.report["publishing"] = "open"
+    assert chervil("status").err == ""
+    broker.report["publishing"] = state
+    err = chervil("status").err
+    assert err.startswith("Warning: tasks take ")
+    assert text in err
+    assert "start more workers, or a broker with more --max-memory" in err
 
 
-def test_table_puts_numbers_right_and_names_left() -> None:
-    assert table([("NAME", "N"), ("a", "1"), ("long name", "10")]) == (
-        "NAME        N\na           1\nlong name  10"
-    )
+def test_dedup_is_for_programs(chervil: Run, broker: Broker) -> None:
+    broker.report["dedup"] = {"ids": 5, "limit": 1_000_000, "horizon_ms": 7_777}
+    assert "7" not in chervil("status").out.replace("2437", "")
+    assert json.loads(chervil("status", "--json").out)["dedup"]["horizon_ms"] == 7_777
+
+
+def test_tables_fit_the_screen_and_do_not_steer_it(
+    chervil: Run, broker: Broker, screen: Callable[[int], None]
+) -> None:
+    screen(80)
+    unknown = [f"tasks.number{number}" for number in range(9)]
+    broker.report["queues"] = [queue("m\x1bail", waiting_for="unknown_task", unknown_tasks=unknown)]
+    broker.report["workers"] = [{**WORKER, "name": "worker\u202e", "queues": ["q" * 30, "r" * 30]}]
+    broker.report["warnings"] = ["queue '\x1b[2J' waits"]
+    ran = chervil("status")
+    assert max(map(len, ran.out.splitlines())) <= 80
+    assert "m\\x1bail" in ran.out
+    assert "worker\\u202e" in ran.out
+    assert ran.err == "Warning: queue '\\x1b[2J' waits\n"

@@ -36,6 +36,12 @@ def test_every_option_of_every_verb_says_what_it_does(verb: str) -> None:
     assert silent == []
 
 
+@pytest.mark.parametrize("verb", [name for name, verb in VERBS.items() if verb.target.startswith("chervil.")])
+def test_every_verb_of_ours_shows_an_example_of_itself(verb: str) -> None:
+    _, _, examples = (command(verb).help or "").partition("Example")
+    assert f"\n  chervil {verb}" in examples or f" {verb}" in examples.splitlines()[1]
+
+
 def test_help_loads_no_verb_and_no_event_loop() -> None:
     script = (
         "import sys\n"

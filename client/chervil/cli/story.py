@@ -1,0 +1,173 @@
+"""A task's life in plain words: the report of HISTORY (protocol.md) as `chervil why` tells it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from chervil.cli.clock import clock, distance
+from chervil.cli.terminal import command
+from chervil.client import Status
+from chervil.protocol import Info, Stage
+from chervil.waiting import advice, describe
+
+Event = Mapping[str, Any]
+
+#: How many of a task's first events a broker keeps; what is dropped comes after them.
+FIRST_KEPT = 8
+
+
+class Told(NamedTuple):
+    """One line of the story."""
+
+    #: Local wall time; empty where the line is no event.
+    time: str
+    #: How long after the event before; empty for the first.
+    after: str
+    text: str
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Which task it is, and where it is now."""
+    name, task_id, stage = report.get("name"), report.get("id"), report.get("stage")
+    if name is None:
+        return f"Task {task_id}: {stage}"
+    return f"Task {name}[{task_id}] in queue {report.get('queue')}: {stage}"
+
+
+def tell(report: Mapping[str, Any]) -> Iterator[Told]:
+    """The events in order, one line each."""
+    limit = report.get("delivery_limit")
+    dropped = report.get("dropped_events") or 0
+    before: int | float | None = None
+    #: Attempts lost so far; None where that is not known, as events are missing.
+    lost: int | None = 0
+    for index, event in enumerate(report.get("events") or ()):
+        if dropped and index == FIRST_KEPT:
+            yield Told("", "", f"({dropped} events in between were not kept)")
+            lost = None
+        at = event.get("at_ms")
+        known = isinstance(at, int | float)
+        after = distance(at - before) if known and before is not None else ""
+        yield Told(clock(at), after, _in_words(event, limit, lost))
+        before = at if known else before
+        if event.get("event") == "rerun":
+            lost = 0
+        elif "attempts" in event:
+            lost = event["attempts"]
+
+
+def prospect(report: Mapping[str, Any], app: str | None) -> str:
+    """What the task waits for now, and what its owner can do; `app` is what -A takes."""
+    task_id = str(report.get("id"))
+    match report.get("stage"):
+        case "SUCCESS":
+            return f"It is done. Its result: {command('result', task_id)}"
+        case "FAILURE":
+            return f"What it raised: {command('result', task_id)}; run it again: {command('retry', task_id)}"
+        case "DEAD":
+            return (
+                "It stays parked until somebody runs it again or drops it: "
+                f"{command('retry', task_id)}, or {command('forget', task_id)}"
+            )
+        case "REVOKED" | "EXPIRED":
+            return f"It will not run, unless somebody has it run after all: {command('retry', task_id)}"
+        case "EVICTED":
+            return (
+                "It ended. Its result and its arguments were dropped: for room, because their time was over, "
+                "or because somebody forgot it. To run it again, publish it anew under another id."
+            )
+        case other:
+            return _waiting(report, str(other), app, task_id)
+
+
+def _waiting(report: Mapping[str, Any], stage: str, app: str | None, task_id: str) -> str:
+    """For a task that will move by itself."""
+    if stage not in Stage.__members__:
+        return ""
+    info = {
+        Info.NAME: report.get("name"),
+        Info.QUEUE: report.get("queue"),
+        Info.WAITING_FOR: report.get("waiting_for"),
+        Info.DUE_IN_MS: report.get("due_in_ms"),
+        Info.WORKER: report.get("worker"),
+    }
+    known = {int(key): value for key, value in info.items() if value is not None}
+    status = Status(task_id, Stage[stage], None, None, known)
+    if status.stage is Stage.STARTED:
+        what_to_do = f"; end it: {command('revoke --terminate', task_id)}"
+    elif status.stage in (Stage.SCHEDULED, Stage.RETRY):
+        what_to_do = f"; call it off: {command('revoke', task_id)}"
+    else:
+        what_to_do = advice(app, status)
+    return f"Now: {describe(status)}{what_to_do}"
+
+
+def _in_words(event: Event, limit: object, lost: int | None) -> str:
+    """One event; one that this release does not know is shown as it came."""
+    worker = event.get("worker") or "a worker"
+    match event.get("event"):
+        case "published":
+            return f"published by {event.get('by')} (queue {event.get('queue')})"
+        case "scheduled":
+            return f"held until {clock(event.get('until_ms'))}"
+        case "due":
+            return "its time came: queued"
+        case "delivered":
+            return f"delivered to {worker}{' (redelivered)' if event.get('redelivered') else ''}"
+        case "started":
+            return f"started on {worker}"
+        case "lost":
+            # A worker's words may end with the count that stands here anyway.
+            reason = str(event.get("reason")).removesuffix(f", on attempt {event.get('attempts')}")
+            return f"its process died: {reason}{_charged(event, limit, lost)}"
+        case "session_lost":
+            return f"{worker} was not heard of any more{_charged(event, limit, lost)}"
+        case "released":
+            return f"given back by {worker}{_because(event)}"
+        case "retry":
+            until = event.get("until_ms")
+            held = "" if until is None else f"; held until {clock(until)}"
+            return f"asked to run again{_because(event)}{held}"
+        case "revoke_asked":
+            return f"called off by {event.get('by')} while a worker had it"
+        case "rerun":
+            return f"queued anew by {event.get('by')}"
+        case "ended":
+            return _ending(event)
+    return _as_it_came(event)
+
+
+def _ending(event: Event) -> str:
+    on = f" on {event['worker']}" if event.get("worker") else ""
+    match event.get("stage"):
+        case "SUCCESS":
+            return f"succeeded{on}"
+        case "FAILURE":
+            return f"failed{on}{_because(event)}"
+        case "DEAD":
+            return f"parked{_because(event)}"
+        case "REVOKED":
+            return f"revoked{_because(event)}"
+        case "EXPIRED":
+            return f"expired{_because(event)}"
+    return _as_it_came(event)
+
+
+def _because(event: Event) -> str:
+    return f": {event['reason']}" if event.get("reason") else ""
+
+
+def _charged(event: Event, limit: object, lost: int | None) -> str:
+    """What the loss of a process or a worker cost; `lost` are the attempts lost before it, where known."""
+    attempts = event.get("attempts")
+    if attempts is None:
+        return ""
+    if lost is None:
+        return f", attempts lost so far: {attempts} of {limit}"
+    if attempts > lost:
+        return f", attempt {attempts} of {limit} was lost"
+    return ", which cost no attempt"
+
+
+def _as_it_came(event: Event) -> str:
+    more = ", ".join(f"{key}={value}" for key, value in event.items() if key not in ("at_ms", "event"))
+    return f"{event.get('event')}{': ' if more else ''}{more}"

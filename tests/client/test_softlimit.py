@@ -1,0 +1,368 @@
+"""The soft limit: in the task's code, nowhere else, and not twice."""
+
+import asyncio
+import contextlib
+import functools
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from chervil import Chervil, softlimit
+from chervil.exceptions import SoftTimeLimitExceeded
+from chervil.execution import execute
+from chervil.protocol import Outcome
+from tests.client.deliveries import request_for
+
+SOON = 0.03
+#: No test waits for this: it is cut off long before.
+LONG = 30
+
+
+@pytest.fixture
+def app():
+    return Chervil("tests")
+
+
+@pytest.fixture(autouse=True)
+def no_trace():
+    """The process gets its signal back, and no timer is left running."""
+    before = signal.getsignal(signal.SIGALRM)
+    yield
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def untraced():
+    """No coverage here: an alarm may go off in its tracer, and leave a lock of it taken for ever."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
+
+
+def limited(task, *args, limit=SOON):
+    begun = time.monotonic()
+    finished = execute(task, request_for(task, *args), limit)
+    assert time.monotonic() - begun < LONG / 2
+    return finished
+
+
+def spin(seconds):
+    """Python code that never waits."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@pytest.mark.parametrize("work", [time.sleep, spin], ids=["waits", "computes"])
+def test_task_over_its_limit_fails_with_the_frame_that_it_was_in(app, work):
+    @app.task
+    def slow():
+        work(LONG)
+
+    finished = limited(slow)
+    assert finished.outcome is Outcome.FAILURE
+    assert isinstance(finished.exception, SoftTimeLimitExceeded)
+    assert str(finished.exception) == "the task has run for its soft time limit of 0.03 s"
+    assert "in slow" in finished.traceback
+
+
+def test_task_may_catch_it_clean_up_and_take_its_time(app):
+    @app.task
+    def slow():
+        try:
+            time.sleep(LONG)
+        except SoftTimeLimitExceeded:
+            time.sleep(3 * SOON)
+            return "cleaned up"
+
+    assert limited(slow).value == "cleaned up"
+
+
+def test_task_within_its_limit_knows_nothing_of_it(app):
+    add = app.task(lambda x, y: x + y)
+    assert limited(add, 1, 2, limit=LONG).value == 3
+    assert limited(add, 1, 2, limit=1e9).value == 3
+
+
+def test_waiting_for_a_lock_ends_too(app):
+    held = threading.Lock()
+    held.acquire()
+
+    @app.task
+    def wait():
+        held.acquire()
+
+    assert isinstance(limited(wait).exception, SoftTimeLimitExceeded)
+
+
+def test_no_alarm_is_left_for_a_later_task(app):
+    quick = app.task(lambda: 1, name="quick")
+    slow = app.task(lambda: spin(3 * SOON), name="slow")
+    for _ in range(20):
+        assert limited(quick).outcome is Outcome.SUCCESS
+    assert execute(slow, request_for(slow)).outcome is Outcome.SUCCESS
+
+
+def test_every_instant_of_the_alarm_ends_the_task_or_leaves_it_whole(app):
+    """Limits about as long as the task: whatever they meet, there is an outcome, and no exception escapes."""
+    noted = []
+
+    @app.task
+    def about():
+        spin(0.0003)
+        noted.append(1)
+        return "whole"
+
+    outcomes = set()
+    for step in range(600):
+        noted.clear()
+        finished = limited(about, limit=0.0002 + step * 5e-7)
+        if finished.outcome is Outcome.SUCCESS:
+            assert finished.value == "whole"
+        else:
+            assert isinstance(finished.exception, SoftTimeLimitExceeded)
+        outcomes.add(finished.outcome)
+        # Here an alarm that came late would be raised.
+        spin(0.00005)
+    assert outcomes == {Outcome.SUCCESS, Outcome.FAILURE}
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_alarm_in_our_own_code_is_put_off(app, monkeypatch, moment):
+    """The alarm comes just before the task begins, or just after it has returned."""
+    rung = []
+
+    class Alarm(softlimit._Alarm):
+        def arm(self):
+            super().arm()
+            if moment == "before":
+                self._ring(signal.SIGALRM, own_frame())
+                rung.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+        def disarm(self):
+            if moment == "after":
+                self._ring(signal.SIGALRM, own_frame())
+                rung.append(signal.getitimer(signal.ITIMER_REAL)[0])
+            super().disarm()
+            # One that was on its way when it was disarmed.
+            self._ring(signal.SIGALRM, None)
+
+    def own_frame():
+        """A frame whose code is the module's."""
+        with contextlib.suppress(StopIteration):
+            generator = softlimit._steps(pending(), softlimit._Alarm(LONG))
+            next(generator)
+            frame = generator.gi_frame
+            generator.close()
+        return frame
+
+    monkeypatch.setattr(softlimit, "_Alarm", Alarm)
+    work = (
+        app.task(lambda: spin(0.1) or "whole", name="work")
+        if moment == "before"
+        else app.task(lambda: "whole", name="work")
+    )
+    finished = limited(work, limit=LONG)
+    assert len(rung) == 1
+    assert 0 < rung[0] <= 0.0011
+    if moment == "before":
+        assert isinstance(finished.exception, SoftTimeLimitExceeded), "a millisecond later the task ran"
+    else:
+        assert finished.value == "whole"
+
+
+class pending:  # noqa: N801  # stands for a coroutine
+    """Awaits for ever."""
+
+    def send(self, value):
+        return None
+
+    def close(self):
+        pass
+
+
+def test_coroutine_gets_it_at_its_await(app):
+    @app.task
+    async def slow():
+        try:
+            await asyncio.sleep(LONG)
+        except SoftTimeLimitExceeded as error:
+            await asyncio.sleep(3 * SOON)
+            return str(error)
+
+    assert limited(slow).value == "the task has run for its soft time limit of 0.03 s"
+
+
+def test_coroutine_that_does_not_catch_it_fails_there(app):
+    @app.task
+    async def slow():
+        await asyncio.sleep(LONG)
+
+    finished = limited(slow)
+    assert isinstance(finished.exception, SoftTimeLimitExceeded)
+    assert "in slow" in finished.traceback
+
+
+def test_coroutine_that_computes_is_interrupted_where_it_is(app):
+    @app.task
+    async def slow():
+        await asyncio.sleep(0)
+        try:
+            spin(LONG)
+        except SoftTimeLimitExceeded:
+            await asyncio.sleep(0)
+            return "caught"
+
+    assert limited(slow).value == "caught"
+
+
+@pytest.mark.parametrize("how", ["gather", "timeout", "thread"])
+def test_coroutine_gets_it_whatever_it_awaits(app, how):
+    ended = []
+
+    async def nap():
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            ended.append(how)
+
+    waits = {
+        "gather": lambda: asyncio.gather(nap(), nap()),
+        "timeout": lambda: under_timeout(nap()),
+        "thread": lambda: asyncio.to_thread(time.sleep, 3 * SOON),
+    }
+
+    @app.task
+    async def slow():
+        try:
+            await waits[how]()
+        except SoftTimeLimitExceeded:
+            assert asyncio.current_task().cancelling() == 0
+            await asyncio.sleep(0)
+            return "caught"
+
+    async def under_timeout(work):
+        async with asyncio.timeout(LONG):
+            await work
+
+    assert limited(slow).value == "caught"
+    assert len(ended) == {"gather": 2, "thread": 0}.get(how, 1)
+
+
+def test_task_group_ends_what_it_holds_and_wraps_it_as_always(app):
+    ended = []
+
+    async def nap():
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            ended.append(True)
+
+    @app.task
+    async def slow():
+        async with asyncio.TaskGroup() as group:
+            await group.create_task(nap())
+
+    error = limited(slow).exception
+    assert isinstance(error, ExceptionGroup)
+    assert error.subgroup(SoftTimeLimitExceeded) is not None
+    assert ended == [True]
+
+
+def test_coroutine_within_its_limit_is_as_without(app):
+    async def numbers():
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield number
+
+    @app.task
+    async def quick():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(LONG), 0.001)
+        return [number async for number in numbers()]
+
+    assert limited(quick, limit=LONG).value == [0, 1, 2]
+    assert limited(quick, limit=LONG).value == [0, 1, 2], "the loop is of further use"
+
+
+def test_cancellation_of_the_coroutines_own_stays_one(app):
+    @app.task
+    async def leave():
+        asyncio.current_task().cancel()
+        await asyncio.sleep(LONG)
+
+    assert isinstance(limited(leave, limit=LONG).exception, asyncio.CancelledError)
+
+
+def test_other_coroutines_code_is_not_where_it_is_raised(app):
+    spun = []
+
+    async def beside():
+        spin(3 * SOON)
+        spun.append(True)
+
+    @app.task
+    async def slow():
+        other = asyncio.create_task(beside())
+        try:
+            await asyncio.sleep(LONG)
+        except SoftTimeLimitExceeded:
+            await other
+            return "caught"
+
+    assert limited(slow).value == "caught"
+    assert spun == [True]
+
+
+def test_every_instant_of_the_alarm_suits_a_coroutine(app):
+    @app.task
+    async def about():
+        begun = time.perf_counter()
+        while time.perf_counter() < begun + 0.0005:  # noqa: ASYNC110  # many awaits are the point
+            await asyncio.sleep(0)
+        return "whole"
+
+    outcomes = set()
+    for step in range(400):
+        finished = limited(about, limit=0.0003 + step * 1e-6)
+        if finished.outcome is Outcome.SUCCESS:
+            assert finished.value == "whole"
+        else:
+            assert isinstance(finished.exception, SoftTimeLimitExceeded), finished.traceback
+        outcomes.add(finished.outcome)
+        spin(0.00005)
+    assert outcomes == {Outcome.SUCCESS, Outcome.FAILURE}
+
+
+def test_partial_functions_are_limited_too(app):
+    task = app.task(functools.wraps(spin)(functools.partial(spin, LONG)), name="partial")
+    assert isinstance(limited(task).exception, SoftTimeLimitExceeded)
+
+
+def test_alarm_in_what_runs_between_our_own_steps_cancels_nothing(app, monkeypatch):
+    """Such as a weak reference's callback, called while a limited coroutine has just returned."""
+    rung = []
+    uncover = softlimit._Alarm.disarm
+
+    def callback(alarm):
+        alarm._ring(signal.SIGALRM, sys._getframe())
+        rung.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+    def disarm(alarm):
+        if alarm._task is not None:
+            callback(alarm)
+        uncover(alarm)
+
+    monkeypatch.setattr(softlimit._Alarm, "disarm", disarm)
+
+    @app.task
+    async def quick():
+        return "whole"
+
+    assert limited(quick, limit=LONG).value == "whole"
+    assert 0 < rung[0] <= 0.0011, "tried again a moment later"
