@@ -1,5 +1,5 @@
 # Every target works in a fresh clone: it makes the environment that it needs in .venv.
-# PYTHON=python3.12 chooses the Python; ARGS=... is passed on to test, bench and demo.
+# PYTHON=python3.12 chooses the Python; ARGS=... is passed on to test, bench, chaos and demo.
 
 PYTHON ?= python3
 ARGS ?=
@@ -12,7 +12,7 @@ PROJECT := .venv/.project-$(MADE_WITH)
 TOOLS := .venv/.tools-$(MADE_WITH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench venv clean
+.PHONY: help demo test lint types bench chaos venv clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ types: $(TOOLS) ## mypy --strict and pyright
 
 bench: $(PROJECT) ## every figure beside the echo limit of the same run
 	@.venv/bin/python -m benchmarks $(ARGS)
+
+chaos: $(PROJECT) ## 20,000 tasks under kills and cuts; the checker's verdict
+	@.venv/bin/python -m tests.faults.chaos $(ARGS)
 
 venv: $(TOOLS) ## the environment alone, for an editor
 

@@ -9,9 +9,11 @@ from chervil.address import DEFAULT_URL
 from chervil.conf import Settings
 from chervil.protocol import limits, vocabulary
 from chervil.task import Task
-from chervil_broker import broker, peer
+from chervil_broker import broker, commands, peer, sessions, strangers
+from chervil_broker.engine import history
+from chervil_broker.engine.state import CLOSED_PERCENT, FULL_PERCENT, EngineConfig
 from chervil_broker.options import BrokerOptions
-from chervil_worker import slots
+from chervil_worker import outbox, slots
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,7 +53,24 @@ def number(what: str) -> float:
         ("tasks in a frame", limits.ROWS_MAX),
         ("an id", limits.ID_MAX),
         ("a task, queue or client name", limits.NAME_MAX),
+        ("a worker whose socket closed keeps its tasks for", limits.GRACE_CLOSED_MS),
+        ("a worker that was silent keeps its tasks for", limits.GRACE_SILENT_MS),
+        (
+            "a task whose name no worker of its queue knows is parked after",
+            EngineConfig(1, 1).park_unknown_ns / 1e9,
+        ),
+        ("publishers wait, and go on, at", CLOSED_PERCENT),
+        ("publishes are refused over", FULL_PERCENT),
+        ("ids of forgotten tasks that are remembered", BrokerOptions().dedup_ids),
+        ("ids that were revoked before they were published", EngineConfig(1, 1).revoked_ids),
+        ("events of a task's story", history.HISTORY_EVENTS_MAX),
         ("connections to a broker", broker.CONNECTIONS_MAX),
+        ("connections that have not said HELLO", strangers.PREAUTH_PEERS_MAX),
+        ("sessions without a connection", sessions.SUSPENDED_MAX),
+        ("leases of one worker", limits.INVENTORY_MAX),
+        ("tasks that one client waits for at once", commands.WATCHED_MAX),
+        ("bodies that one worker is given in a turn", EngineConfig(1, 1).grant_bytes),
+        ("completions of a worker that the broker has not answered", outbox.UNANSWERED_MAX),
         ("unsent bytes to one peer", peer.UNSENT_MAX),
         ("a peer takes something of what waits for it within", peer.SLOW_SECONDS),
         ("look-ahead of a worker's slot", slots.DEPTH_MAX),

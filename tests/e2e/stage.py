@@ -1,6 +1,7 @@
 """Real processes for end-to-end tests: started, watched through their output, always ended."""
 
 import contextlib
+import json
 import os
 import queue
 import signal
@@ -8,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from chervil import Chervil
+from tests.faults.proxy import Proxy
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 20.0
@@ -91,6 +94,7 @@ class Stage:
         self.folder = folder
         self.url = f"chervil+unix://{folder}/broker.sock"
         self._stack = contextlib.ExitStack()
+        self._workers: list[Process] = []
 
     def run(self, name: str, command: list[str], **environment: str) -> Process:
         process = Process(name, [sys.executable, "-m", *command], self.folder, **environment)
@@ -104,21 +108,59 @@ class Stage:
         broker.wait_for("ready")
         return broker
 
-    def worker(self, *flags: str, app: str = "tests.e2e.tasks") -> Process:
-        """A worker that has subscribed."""
-        command = ["chervil_worker", "-A", app, "-b", self.url, "-l", "INFO", *flags]
-        worker = self.run("worker", command, PYTHONPATH=str(ROOT), E2E_FOLDER=str(self.folder))
-        worker.wait_for("acks after the run")
+    def worker(
+        self,
+        *flags: str,
+        app: str = "tests.e2e.tasks",
+        url: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> Process:
+        """A worker that has subscribed. `settings` are its app's."""
+        command = ["chervil_worker", "-A", app, "-b", url or self.url, "-l", "INFO", *flags]
+        worker = self.run(
+            "worker",
+            command,
+            PYTHONPATH=str(ROOT),
+            E2E_FOLDER=str(self.folder),
+            E2E_SETTINGS=json.dumps(settings or {}),
+        )
+        self._workers.append(worker)
+        worker.wait_for("queues ")
         return worker
 
-    def app(self) -> Chervil:
+    def stop_workers(self) -> None:
+        """Ends all workers that have not ended."""
+        for worker in list(self._workers):
+            worker.stop()
+
+    def proxy(self) -> Proxy:
+        """A fault proxy before the broker, on TCP."""
+        return self._stack.enter_context(Proxy(("127.0.0.1", 0), f"{self.folder}/broker.sock"))
+
+    def app(self, url: str | None = None) -> Chervil:
         from tests.e2e import tasks
 
-        tasks.app.conf.broker_url = self.url
+        tasks.app.conf.broker_url = url or self.url
         self._stack.callback(tasks.app.client.close)
         return tasks.app
 
+    def fifo(self, *names: str) -> None:
+        for name in names:
+            os.mkfifo(self.folder / name)
+
+    def read_pid(self, name: str) -> int:
+        """The pid that a task tells through a FIFO; opening it waits for the task."""
+        with (self.folder / name).open() as fifo:
+            return int(fifo.readline())
+
+    def lines(self, name: str) -> list[str]:
+        """What tasks have told in a file so far."""
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
+
     def close(self) -> None:
+        # Workers first: without a broker they cannot tell what became of their tasks.
+        self.stop_workers()
         self._stack.close()
 
 
@@ -156,6 +198,14 @@ def wait_until_gone(pids: list[int], deadline: float) -> list[int]:
                     os.close(handle)
         left = [pid for pid in left if alive(pid)]
     return left
+
+
+def until(holds: Callable[[], object], what: str, deadline: float = DEADLINE) -> None:
+    """Waits for what nobody can be told of; `what` is for the failure's message."""
+    end = time.monotonic() + deadline
+    while not holds():
+        assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
+        time.sleep(0.02)
 
 
 KILL = signal.SIGKILL
