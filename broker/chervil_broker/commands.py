@@ -93,6 +93,7 @@ def forget(broker: "Broker", peer: "Peer", message: Forget) -> None:
 
 
 def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
+    peer.end_turn()  # every class of its queues is looked at again
     options = message.options or {}
     if not peer.subscribed:
         log.info("worker %s serves %s", peer.name, ", ".join(message.queues) or "no queue")
@@ -112,6 +113,7 @@ def credit(broker: "Broker", peer: "Peer", message: Credit) -> None:
 
 
 def started(broker: "Broker", peer: "Peer", message: Started) -> None:
+    peer.spent += len(message.tasks)
     broker.engine.started(peer.session, message.tasks, message.request)
 
 

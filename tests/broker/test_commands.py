@@ -252,3 +252,22 @@ def test_refused_rows_are_counted_and_share_a_line_of_the_log(caplog):
     (line,) = [line for line in caplog.messages if "BODY_TOO_LARGE" in line]
     assert line.startswith("web-1 refused: BODY_TOO_LARGE: a body of 2000 bytes")
     assert line.endswith("(10 times)")
+
+
+def test_subscribing_again_and_again_leaves_turns_to_others():
+    async def scenario(house):
+        worker = await house.guest("worker")
+        (peer,) = house.broker.peers.values()
+        taken = []
+        subscribe = house.broker.engine.subscribe
+        house.broker.engine.subscribe = lambda *given: (
+            taken.append(house.broker.pump.ran_at),
+            subscribe(*given),
+        )
+        worker.send(*[Subscribe(number, ["q"]) for number in range(1, 6)])
+        for _ in range(5):
+            await worker.expect(Ok)
+        assert peer.in_session
+        assert len(set(taken)) >= 3, "the pump ran between them"
+
+    play(scenario)

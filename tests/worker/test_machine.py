@@ -252,6 +252,35 @@ def test_warm_stop_waits_for_a_broker_that_is_away_until_it_has_given_up_on_us()
     assert "completions: 1" in drive.said[-1]
 
 
+def test_session_that_was_forsaken_leaves_nothing_to_the_next_one():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.finish()
+    drive.machine.forsake()
+    drive.lose()
+    messages = drive.connect(session=b"t")
+    assert [type(message) for message in messages] == [Subscribe, Credit]
+    assert drive.machine.outbox.unanswered == 0
+    drive.machine.drain()
+    drive.turn()
+    assert drive.machine.exit_code == DONE
+
+
+def test_signal_is_sent_once_though_every_resumed_session_hears_of_it_again():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.cancel(1, signal.SIGTERM)
+    for _ in range(3):
+        drive.lose()
+        drive.connect(resumed=True)
+        drive.cancel(1, signal.SIGTERM)
+    assert drive.kills == [Kill(0, signal.SIGTERM)]
+    drive.cancel(1, signal.SIGKILL)
+    assert drive.kills[1:] == [Kill(0, signal.SIGKILL)]
+
+
 def test_warm_stop_does_not_wait_for_a_broker_that_has_stopped_and_kept_nothing():
     drive = Drive()
     drive.connect(durability="memory")

@@ -115,7 +115,7 @@ class Link:
         if self._session is None:  # it ended before it was taken up, or after we are done with it
             return
         if self._session.refused in _HOPELESS:
-            self._machine.credentials = None
+            self._machine.forsake()
         if self._session.goodbye == Code.SHUTDOWN:
             self._machine.broker_stops()
         self._session = None

@@ -130,6 +130,10 @@ class Machine:
         self._hold_at, self._held, self._wait_until = None, False, None
         self._look_everywhere()
 
+    def forsake(self) -> None:
+        """The broker will not have this session again, or it is not worth it: the next one begins anew."""
+        self.credentials = None
+
     def broker_stops(self) -> None:
         """The broker has said that it stops; `lost` follows."""
         self._forgotten = self._forgetful
@@ -374,7 +378,7 @@ class Machine:
             messages += resume(rows, self.outbox.sequence, self._new_request)
             messages += self.outbox.resend()
             self._say(logging.WARNING, f"connected to the broker again: tasks kept: {len(rows)}")
-        elif before is not None:
+        elif self._instance is not None:
             self._begin_anew(same_broker=welcome.instance == self._instance)
         self.credentials = [welcome.session, welcome.secret]
         self._instance = welcome.instance
@@ -431,9 +435,9 @@ class Machine:
             self.orphans += 1
 
     def _kill(self, index: int, mark: Mark) -> None:
-        """Sends a signal, unless the child is dying already."""
+        """Sends a signal, unless the child is dying already or had it: who resumes hears CANCEL again."""
         before = self.slots.marked(index)
-        if before is not None and before.signal == signal.SIGKILL:
+        if before is not None and (before.signal == signal.SIGKILL or before == mark):
             return
         self.slots.mark(index, mark)
         self.kills.append(Kill(index, mark.signal))

@@ -93,6 +93,12 @@ class TaskClass:
             else:
                 self._dead -= 1
 
+    def empty(self) -> None:
+        """All its tasks have left."""
+        self.ready = deque()
+        self.returned = []
+        self._dead = 0
+
     def bury(self) -> None:
         """One of the tasks has just left otherwise; at half, the tombstones go."""
         self._dead += 1
@@ -281,6 +287,10 @@ class Queue:
             for task in (*class_.ready, *(entry[1] for entry in class_.returned))
             if task.stage == QUEUED
         ]
+        for level in self.order:
+            for class_ in level.classes.values():
+                # A timer may hold the class longer than we do.
+                class_.empty()
         self.levels.clear()
         self.order.clear()
         self.ready = 0

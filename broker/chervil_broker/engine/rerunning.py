@@ -41,6 +41,7 @@ def rerun(state: State, session: int, request: int, ids: list[WireId]) -> None:
 def _rerun(state: State, task: Task, by: str) -> None:
     _take_out(state, task)
     state.stages[task.stage] -= 1
+    task = state.tasks[task.id] = task.anew()
     if task.result != NO_HANDLE:
         state.effects.freed.append(task.result)
     task.result = NO_HANDLE

@@ -168,7 +168,9 @@ class State:
         """Forgets a queue with nothing in it and nobody at it: names come from outside."""
         if queue.unused:
             queue.unserved_since = None
-            self.queues.pop(queue.name, None)
+            # Unless another one has its name by now: a timer may hold a queue that was retired before.
+            if self.queues.get(queue.name) is queue:
+                del self.queues[queue.name]
 
     def arrived(self, queue: Queue) -> None:
         """Ready tasks came into a queue: somebody may be waiting, or nobody is there."""

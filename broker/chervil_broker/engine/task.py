@@ -196,6 +196,17 @@ class Task:
         #: Whether anybody was given the result.
         self.read = False
 
+    def anew(self) -> "Task":
+        """This task as another object, to run again.
+
+        What is final may still lie in a queue, as a tombstone: it must not come alive there.
+        """
+        other = Task.__new__(Task)
+        for slot in Task.__slots__:
+            setattr(other, slot, getattr(self, slot))
+        self.unusual = None
+        return other
+
     def shed_options(self) -> None:
         """Keeps no option of a task that will not run again but its delivery limit, which is told."""
         if self.options is not None:

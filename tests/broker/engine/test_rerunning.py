@@ -95,10 +95,10 @@ def test_rerun_over_the_memory_limit_leaves_the_task_as_it_is():
 
 
 def test_task_that_fails_again_and_again_leaves_nothing_behind(rig, worker):
-    task = end(rig, worker, Outcome.FAILURE)
+    end(rig, worker, Outcome.FAILURE)
     for _ in range(500):
         rerun(rig, "a")
-        rig.pump()
+        (task,) = rig.lease()
         rig.view("a")
         rig.complete(worker, rig.outcome(task, Outcome.FAILURE))
         rig.view("a")
@@ -130,3 +130,27 @@ def test_unfinished_task_is_not_forgotten(rig):
     rig.publish("a")
     assert forget(rig, "a") == 0
     assert rig.stage("a") == Stage.QUEUED
+
+
+def test_a_task_that_was_revoked_while_it_waited_runs_again_once_and_at_the_end(rig):
+    rig.publish("a", "b")
+    rig.engine.revoke(rig.publisher, 1, ["a"], terminate=False, signal=15)
+    rig.engine.rerun(rig.publisher, 2, ["a"])
+    rig.publish("c")
+    worker = rig.worker("q", credit=100)
+    assert rig.ids(worker) == ["b", "a", "c"]
+    assert rig.engine.stats()["queues"][0]["ready"] == 0
+
+
+def test_what_was_purged_and_runs_again_is_not_parked_by_the_timer_of_before(rig):
+    knows_little = rig.worker("q", tasks=["other"])
+    rig.publish("a")
+    rig.pump()
+    rig.engine.purge(rig.publisher, 1, ["q"])
+    rig.engine.close(knows_little)
+    rig.worker("q")
+    rig.engine.rerun(rig.publisher, 2, ["a"])
+    rig.advance(601 * SECOND)
+    rig.pump()
+    assert rig.stage("a") == Stage.QUEUED
+    assert rig.engine.stats()["queues"][0]["ready"] == 1
