@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from chervil.protocol import Code, Message
+from chervil.protocol import Code, Message, RemoteProtocolError
 from chervil.protocol.limits import FRAME_MAX, GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.protocol.messages import Error
 from chervil.version import __version__
@@ -22,7 +22,7 @@ from chervil_broker.options import BrokerOptions
 from chervil_broker.peer import UNSENT_MAX, Peer
 from chervil_broker.pump import Pump
 from chervil_broker.refusals import Refusals
-from chervil_broker.sessions import Credentials, Sessions, WrongSecret
+from chervil_broker.sessions import Credentials, Late, Sessions, WrongSecret
 from chervil_broker.store import Store
 from chervil_broker.strangers import Strangers
 from chervil_broker.windows import Windows
@@ -111,8 +111,11 @@ class Broker:
         self._serve(peer, number)
         return credentials
 
-    def resume_session(self, peer: Peer, credentials: Credentials) -> bool:
-        """Takes up the session that these credentials prove; False where there is none."""
+    def resume_session(self, peer: Peer, credentials: Credentials, attempt: int | None) -> bool:
+        """Takes up the session that these credentials prove; False where there is none.
+
+        `attempt` numbers its client's connections. Raises RemoteProtocolError for one that came late.
+        """
         # What was decided for its older connection goes there; and a grace that is over, is over.
         self.pump.run()
         try:
@@ -124,12 +127,16 @@ class Broker:
         if number is None:
             log.info("%s came back and its session is over: it gets a new one", peer.name)
             return False
+        try:
+            self.sessions.resume(number, attempt)
+        except Late:
+            text = "this session was taken up on a newer connection"
+            raise RemoteProtocolError(Code.BAD_STATE, text) from None
         older = self.served.get(number)
         if older is not None and older.in_session:
             log.info("%s came back before its older connection was seen to end", peer.name)
             older.consumes = True  # or its session, which has moved on, would end with it
             older.end(Code.BAD_STATE, "this session was taken up on another connection")
-        self.sessions.resume(number)
         self.engine.resume(number)
         self._serve(peer, number)
         peer.consumes = True

@@ -3,7 +3,7 @@
 import hmac
 from typing import TYPE_CHECKING
 
-from chervil.protocol import Code, Message, RemoteProtocolError, WelcomeOption
+from chervil.protocol import Code, HelloOption, Message, RemoteProtocolError, WelcomeOption
 from chervil.protocol.limits import FRAME_MAX, HEARTBEAT_MS, INVENTORY_MAX
 from chervil.protocol.messages import VERSION, Goodbye, Hello, Ok, Resume, Welcome, Window
 from chervil.version import __version__
@@ -37,7 +37,8 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
     peer.known_now()
     peer.connection.accept_frames_up_to(FRAME_MAX)
     credentials = None if message.resume is None else Credentials(*message.resume)
-    resumed = credentials is not None and broker.resume_session(peer, credentials)
+    attempt = (message.options or {}).get(HelloOption.ATTEMPT)
+    resumed = credentials is not None and broker.resume_session(peer, credentials, attempt)
     if credentials is None or not resumed:
         credentials = broker.begin_session(peer)
     else:

@@ -20,6 +20,10 @@ class WrongSecret(Exception):
     """Somebody named a session that is here and could not prove that it is its own."""
 
 
+class Late(Exception):
+    """A HELLO that its client gave up came after one that it sent later."""
+
+
 class Credentials(NamedTuple):
     """What WELCOME tells of a session."""
 
@@ -42,6 +46,8 @@ class Sessions:
         self._last = 0
         self._known: dict[int, _Known] = {}
         self._numbers: dict[bytes, int] = {}
+        #: The newest attempt of its client, by number; of a client that counts them.
+        self._attempts: dict[int, int] = {}
         #: Numbers of those without a connection, oldest first.
         self._suspended: dict[int, None] = {}
 
@@ -71,8 +77,12 @@ class Sessions:
         self._suspended[number] = None
         return list(self._suspended)[: max(0, len(self._suspended) - SUSPENDED_MAX)]
 
-    def resume(self, number: int) -> None:
-        """It has a connection again."""
+    def resume(self, number: int, attempt: int | None) -> None:
+        """Its client has a connection again, numbered so by the client. Raises Late: it stays where it is."""
+        if attempt is not None:
+            if attempt <= self._attempts.get(number, -1):
+                raise Late
+            self._attempts[number] = attempt
         self._suspended.pop(number, None)
 
     def drop(self, number: int) -> None:
@@ -80,6 +90,7 @@ class Sessions:
         known = self._known.pop(number)
         del self._numbers[known.id]
         self._suspended.pop(number, None)
+        self._attempts.pop(number, None)
 
     def __contains__(self, number: int) -> bool:
         return number in self._known

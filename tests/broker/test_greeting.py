@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from chervil.protocol import Code, Outcome, Stage, Verdict
+from chervil.protocol import Code, HelloOption, Outcome, Stage, Verdict
 from chervil.protocol.messages import (
     Complete,
     Completed,
@@ -131,6 +131,27 @@ def test_a_worker_that_comes_back_goes_on_where_it_was():
         assert await back.talker.expect(Ok) == Ok(1, 1)
         assert await back.talker.expect(Completed) == Completed(1)
         assert await house.stages(row[0]) == [Stage.SUCCESS]
+
+    play(scenario)
+
+
+def test_a_hello_that_comes_late_does_not_take_the_session_from_its_newer_connection():
+    async def scenario(house):
+        row = task()
+        worker = await house.worker(row)
+        late, newer = await house.connect(), await house.connect()
+        proof = [worker.welcome.session, worker.welcome.secret]
+        newer.send(Hello(1, 1, [], "worker@1", resume=proof, options={HelloOption.ATTEMPT: 3}))
+        assert (await newer.expect(Welcome)).resumed
+        late.send(Hello(1, 1, [], "worker@1", resume=proof, options={HelloOption.ATTEMPT: 2}))
+        refusal = await late.expect(Error)
+        assert (refusal.code, refusal.message) == (
+            "BAD_STATE",
+            "this session was taken up on a newer connection",
+        )
+        newer.send(Resume(1, [[row[0], 1, 1]], 0), Complete(1, [[row[0], 1, Outcome.SUCCESS]]))
+        assert await newer.expect(Ok) == Ok(1, 1)
+        assert await newer.expect(Completed) == Completed(1)
 
     play(scenario)
 

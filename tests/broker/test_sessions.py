@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from chervil_broker import sessions as sessions_module
-from chervil_broker.sessions import Credentials, Sessions, WrongSecret
+from chervil_broker.sessions import Credentials, Late, Sessions, WrongSecret
 
 
 @pytest.fixture
@@ -49,6 +49,24 @@ def test_beyond_the_limit_the_oldest_suspended_are_one_too_many(sessions, monkey
     numbers = [sessions.open(f"worker@{n}")[0] for n in range(4)]
     assert sessions.suspend(numbers[0]) == []
     assert sessions.suspend(numbers[1]) == []
-    sessions.resume(numbers[0])
+    sessions.resume(numbers[0], None)
     assert sessions.suspend(numbers[2]) == []
     assert sessions.suspend(numbers[3]) == [numbers[1]]
+
+
+def test_an_attempt_that_came_late_does_not_take_the_session_up(sessions):
+    number, _ = sessions.open("worker@a")
+    sessions.resume(number, 2)
+    sessions.resume(number, 4)
+    for late in (4, 3, 0):
+        with pytest.raises(Late):
+            sessions.resume(number, late)
+    sessions.resume(number, None)
+    sessions.resume(number, 5)
+
+
+def test_the_attempts_of_a_dropped_session_are_forgotten(sessions):
+    number, _ = sessions.open("worker@a")
+    sessions.resume(number, 7)
+    sessions.drop(number)
+    assert sessions._attempts == {}

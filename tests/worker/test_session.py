@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chervil.address import BrokerURL
-from chervil.protocol import Connection, Message, RequestRefused, Side
+from chervil.protocol import Connection, HelloOption, Message, RequestRefused, Side
 from chervil.protocol.limits import MISSED_HEARTBEATS
 from chervil.protocol.messages import (
     Cancel,
@@ -152,13 +152,32 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     return play
 
 
+def test_each_connection_is_a_later_attempt(play: Play):
+    async def story(place: Place) -> None:
+        attempts = []
+        for _ in range(2):
+            connecting = place.connect()
+            peer = await place.peer()
+            hello = await peer.hear()
+            assert isinstance(hello, Hello)
+            assert hello.options is not None
+            attempts.append(hello.options[HelloOption.ATTEMPT])
+            peer.welcome()
+            (await connecting)[0].close()
+        assert attempts[1] > attempts[0] > 0
+
+    play(story)
+
+
 def test_greets_with_name_version_and_token(play: Play, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CHERVIL_TOKEN", "s3cret")
 
     async def story(place: Place) -> None:
         connecting = place.connect()
         peer = await place.peer()
-        assert await peer.hear() == Hello(1, 1, [], "me@here", "s3cret", None)
+        hello = await peer.hear()
+        assert isinstance(hello, Hello)
+        assert hello[:7] == (1, 1, [], "me@here", "s3cret", None, None)
         peer.welcome()
         current, welcome = await connecting
         assert current.open

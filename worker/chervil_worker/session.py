@@ -1,6 +1,7 @@
 """One connection to the broker: HELLO to GOODBYE, heartbeats, one write a loop turn."""
 
 import asyncio
+import itertools
 import math
 from typing import Any, Protocol, cast
 
@@ -8,6 +9,7 @@ from chervil.address import BrokerURL
 from chervil.protocol import (
     VERSION,
     Connection,
+    HelloOption,
     Message,
     RemoteProtocolError,
     RequestRefused,
@@ -31,6 +33,9 @@ from chervil.statedir import read_token
 
 #: Seconds for a connection to be made and greeted.
 CONNECT_SECONDS = 4.0
+
+#: Numbers the connections of this process: a broker tells a HELLO that was given up and comes late by it.
+_attempts = itertools.count(1)
 
 
 class Owner(Protocol):
@@ -193,7 +198,8 @@ async def connect(
         token = read_token(url)
     except OSError as error:
         raise RequestRefused("AUTH_REQUIRED", f"CHERVIL_TOKEN_FILE cannot be read: {error}") from None
-    hello = Hello(VERSION, VERSION, [], node_name, token, url.vhost, resume)
+    options = {int(HelloOption.ATTEMPT): next(_attempts)}
+    hello = Hello(VERSION, VERSION, [], node_name, token, url.vhost, resume, options)
     loop = asyncio.get_running_loop()
     session = Session(owner, hello)
     try:

@@ -13,6 +13,7 @@ from chervil.protocol.ids import WireId, to_text, to_wire
 from chervil.protocol.messages import COMMANDS, VERSION, Message
 from chervil.protocol.vocabulary import (
     FINAL,
+    HelloOption,
     Info,
     Outcome,
     RejectOption,
@@ -37,6 +38,7 @@ __all__ = [
     "Code",
     "Connection",
     "FailureRecord",
+    "HelloOption",
     "Info",
     "LocalProtocolError",
     "Message",

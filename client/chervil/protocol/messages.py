@@ -19,7 +19,7 @@ from chervil.protocol.limits import (
     ROWS_MAX,
     TASK_NAMES_MAX,
 )
-from chervil.protocol.vocabulary import Role, Side, SubscribeOption, WelcomeOption
+from chervil.protocol.vocabulary import HelloOption, Role, Side, SubscribeOption, WelcomeOption
 
 VERSION = 1
 
@@ -289,7 +289,8 @@ def _batch_or_nil(kind: str, check: fields.Check) -> tuple[str, fields.Check]:
 _TABLE = (
     Command(1, Hello, _C, Role.ANY, ("OPENING",), (
         _uint, _uint, _features, (f"text({NAME_MAX})", rows.name), _token, _name_or_nil,
-        ("resume row?", fields.optional(rows.resume_row)), _options,
+        ("resume row?", fields.optional(rows.resume_row)),
+        ("options?", fields.optional(fields.options({HelloOption.ATTEMPT: fields.uint}))),
     )),
     Command(2, Welcome, _B, Role.ANY, ("GREETING",), (
         _uint, _features, ("bytes(16)", fields.exactly(16)), ("bytes(16)", fields.exactly(16)),

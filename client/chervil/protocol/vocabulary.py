@@ -153,6 +153,12 @@ class Info(IntEnum):
     WORKER = 15
 
 
+class HelloOption(IntEnum):
+    """Keys of HELLO's options."""
+
+    ATTEMPT = 1
+
+
 class WelcomeOption(IntEnum):
     """Keys of WELCOME's options."""
 

@@ -13,6 +13,7 @@ from chervil.protocol import (
     FINAL,
     VERSION,
     Code,
+    HelloOption,
     Info,
     Outcome,
     RejectOption,
@@ -216,6 +217,7 @@ def failure_differences(text: str) -> list[str]:
 def listed_option_differences(text: str) -> list[str]:
     """Options that stand in a cell: `1: task name; 3: queue; ...`."""
     cases = {
+        ("### HELLO (1)", "field", "options", "meaning"): HelloOption,
         ("### WELCOME (2)", "field", "options", "meaning"): WelcomeOption,
         ("### SUBSCRIBE (48)", "field", "options", "meaning"): SubscribeOption,
         ("### COMPLETE (52)", "number", "3", "options"): RetryOption,
