@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from pathlib import Path
 
-from chervil.statedir import write_token
+from chervil.statedir import write_private
 
 
 def hashed(token: str) -> bytes:
@@ -21,7 +21,7 @@ def provide_token(paths: list[Path]) -> bytes:
     token = next((kept for kept in map(_kept, paths) if kept), None) or secrets.token_urlsafe(32)
     for path in paths:
         if _kept(path) != token:
-            write_token(path, token)
+            write_private(path, token)
     return hashed(token)
 
 

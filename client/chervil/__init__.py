@@ -11,7 +11,9 @@ def add(x, y):
 add.delay(2, 3).get()
 """
 
-from chervil import exceptions, states
+from typing import TYPE_CHECKING, NoReturn
+
+from chervil import absent, exceptions, states
 from chervil.app import Chervil
 from chervil.current import current_app, current_task
 from chervil.result import AsyncResult, EagerResult
@@ -31,3 +33,8 @@ __all__ = [
     "shared_task",
     "states",
 ]
+
+if not TYPE_CHECKING:  # type checkers are to flag what is not there
+
+    def __getattr__(name: str) -> NoReturn:
+        raise absent.import_error(__name__, name, absent.PACKAGE)

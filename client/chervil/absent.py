@@ -8,6 +8,21 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+#: Names of the package `celery`.
+PACKAGE = _words(
+    "Celery Signature beat bootsteps bugreport canvas chain chord chunks group maybe_signature "
+    "maybe_subtask schedules signals signature subtask uuid xmap xstarmap"
+)
+
+#: Names of `celery.exceptions`.
+EXCEPTIONS = _words(
+    "AlreadyRegistered AlwaysEagerIgnored BackendError BackendGetMetaError BackendStoreError "
+    "CDeprecationWarning CPendingDeprecationWarning CeleryCommandException CeleryError CeleryWarning "
+    "ChordError DuplicateNodenameWarning FixupWarning Ignore IncompleteStream InvalidTaskError "
+    "NotConfigured QueueNotFound SecurityError SecurityWarning TaskPredicate WorkerShutdown WorkerTerminate "
+    "reraise"
+)
+
 #: Options of `apply_async`, `delay_many`, `send_task` and `retry`.
 CALL_OPTIONS = _words(
     "add_to_parent chain chord compression connection exchange group_id group_index link link_error "
@@ -86,3 +101,20 @@ def attribute_error(owner: object, name: str, absent: frozenset[str]) -> Attribu
     if name in absent:
         return AttributeError(f"{kind}.{name} is not in this release of Chervil", name=name, obj=owner)
     return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
+
+
+def import_error(module: str, name: str, absent: frozenset[str]) -> ImportError | AttributeError:
+    """What a module's `__getattr__` raises for a name that is not there.
+
+    For Celery's names that is an ImportError: of an AttributeError, `from chervil import group` would show
+    none of the words.
+    """
+    if name == "Celery":
+        return ImportError("the app is made by Chervil here: from chervil import Chervil", name=module)
+    if name in absent:
+        return ImportError(
+            f"{name} is Celery's, and is not in this release of Chervil; "
+            "docs/from-celery.md says what to do meanwhile",
+            name=module,
+        )
+    return AttributeError(f"module {module!r} has no attribute {name!r}", name=name)

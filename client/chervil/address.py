@@ -13,6 +13,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 DEFAULT_PORT = 2437
 DEFAULT_URL = f"chervil://127.0.0.1:{DEFAULT_PORT}"
+#: The vhost of a URL that names none.
+DEFAULT_VHOST = "default"
 SCHEMES = ("chervil", "chervils", "chervil+unix")
 
 #: Where a `chervil dev` of a folder listens, relative to it.

@@ -40,8 +40,10 @@ def status_of(row: list[Any]) -> Status:
     return Status(to_text(id_), Stage(stage), codec, body, info or {})
 
 
-async def query(lines: Lines[L], where: str, wires: list[WireId]) -> list[Status]:
-    """What the broker knows of each task, in the order asked."""
+async def query(
+    lines: Lines[L], where: str, wires: list[WireId], seconds: float = REQUEST_SECONDS
+) -> list[Status]:
+    """What the broker knows of each task, in the order asked; the answer may take `seconds`."""
 
     async def ask(line: Line, end: float) -> list[Status]:
         known: dict[WireId, Status] = {}
@@ -52,7 +54,7 @@ async def query(lines: Lines[L], where: str, wires: list[WireId]) -> list[Status
             known.update((row[0], status_of(row)) for row in reply.tasks)
         return [known[wire] for wire in wires]
 
-    return await _repeat(lines, where, ask)
+    return await _repeat(lines, where, ask, seconds)
 
 
 async def report(lines: Lines[L], where: str, request: Callable[[Exchange], Request]) -> dict[str, Any]:
@@ -84,9 +86,14 @@ async def count(lines: Lines[L], where: str, requests: Callable[[Exchange], Iter
     return await _repeat(lines, where, ask)
 
 
-async def _repeat(lines: Lines[L], where: str, ask: Callable[[L, float], Awaitable[T]]) -> T:
+async def _repeat(
+    lines: Lines[L],
+    where: str,
+    ask: Callable[[L, float], Awaitable[T]],
+    seconds: float = REQUEST_SECONDS,
+) -> T:
     """Does a request: once more when a connection kept for reuse was broken."""
-    end = lines.now() + REQUEST_SECONDS
+    end = lines.now() + seconds
     for last in (False, True):
         line = await lines.take(end)
         try:

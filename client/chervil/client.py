@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from chervil import asking
 from chervil.address import Found
+from chervil.asking import REQUEST_SECONDS
 from chervil.asking import Status as Status  # noqa: PLC0414  # what `query` and `wait` give
 from chervil.conversation import LineBroken, run
 from chervil.exceptions import OperationalError
@@ -47,17 +48,24 @@ class Client:
         self._connect_timeout = connect_timeout
         self._lines = Pool(self._connect, pool_limit)
 
-    def publish(self, rows: list[TaskRow], deadline: float = 10.0, wait: bool = True) -> None:
+    def publish(
+        self,
+        rows: list[TaskRow],
+        deadline: float = 10.0,
+        wait: bool = True,
+        on_full: Callable[[], None] | None = None,
+    ) -> None:
         """Publishes tasks; returns when the broker has confirmed all of them.
 
         `deadline` in seconds. When the connection breaks the same rows are sent again, which makes no
-        second task. A broker that is full is waited for until the deadline; not so with `wait` False, which
-        is for calls from inside of tasks, whose end may be what makes room. Raises PublishRefused for rows
+        second task. A broker that is full is waited for until the deadline, and `on_full` called once when
+        that begins; not so with `wait` False, which is for calls from inside of tasks, whose end may be what
+        makes room. Raises PublishRefused for rows
         that were not stored (the others are confirmed), PublishUnconfirmed when rows were sent and not
         confirmed before the deadline, OperationalError when nothing was sent at all.
         """
         started = monotonic()
-        publication = Publication(rows, wait)
+        publication = Publication(rows, wait, on_full)
         end = started + deadline
         try:
             self._publish(publication, end)
@@ -70,10 +78,13 @@ class Client:
             if error is not None:
                 raise error
 
-    def query(self, ids: list[str]) -> list[Status]:
-        """What the broker knows of each task, in the order asked. Raises ValueError for what is no id."""
+    def query(self, ids: list[str], deadline: float = REQUEST_SECONDS) -> list[Status]:
+        """What the broker knows of each task, in the order asked. Raises ValueError for what is no id.
+
+        `deadline` is how many seconds the answer may take.
+        """
         wires = [to_wire(id_) for id_ in ids]
-        return run(asking.query(self._lines, self._where, wires))
+        return run(asking.query(self._lines, self._where, wires, deadline))
 
     def history(self, id_: str) -> dict[str, Any]:
         """A task's life (protocol.md, HISTORY); its `stage` is UNKNOWN where the broker does not know it."""
@@ -136,7 +147,7 @@ class Client:
         a broker that has been silent for `watching.QUIET_SECONDS` and answers nothing is taken for lost; when
         a first answer stays away it tries once more.
 
-        Raises OperationalError when the broker could not be reached at first, or not again before the
+        Raises OperationalError when this client has never reached the broker, or not again before the
         timeout or within `patience`, when it refuses, or does not answer; chervil's TimeoutError when the
         timeout passes while the broker is away, or before it has said a word about some of the tasks.
         """

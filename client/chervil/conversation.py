@@ -91,6 +91,11 @@ class Lines(Protocol[L]):
     """Where lines come from, and the clock."""
 
     def now(self) -> float: ...
+    @property
+    def reached(self) -> bool:
+        """Whether the broker was ever reached: what had been there may come back."""
+        ...
+
     async def pause(self, seconds: float) -> None:
         """Waits between half of `seconds` and all of it, by chance: many clients shall not come in step."""
         ...

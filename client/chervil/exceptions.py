@@ -28,7 +28,9 @@ The arguments of each exception are what its class takes, so all can be pickled 
 
 import builtins
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from chervil import absent
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -179,8 +181,8 @@ class TimeLimitExceeded(ChervilError):
 class Reject(Exception):
     """A task raises this to be parked as a dead letter, which `chervil list dead` shows.
 
-    reason: text or an exception. requeue: put it at the end of its queue again instead; it is redelivered
-    at once, so a task that always asks for this runs for ever.
+    reason: text or an exception. requeue: put it at the end of its queue again instead, after 1 s,
+    twice as long each time up to 60 s.
     """
 
     def __init__(self, reason: object = None, requeue: bool = False) -> None:
@@ -236,6 +238,12 @@ class Retry(Exception):
             return when
         text = str(self.exc)
         return f"{when}: {type(self.exc).__name__}" + (f": {text}" if text else "")
+
+
+if not TYPE_CHECKING:  # type checkers are to flag what is not there
+
+    def __getattr__(name: str) -> NoReturn:
+        raise absent.import_error(__name__, name, absent.EXCEPTIONS)
 
 
 def _named(task_ids: Sequence[str]) -> str:

@@ -26,6 +26,8 @@ class Pool:
     def __init__(self, connect: Callable[[float | None], Line], limit: int) -> None:
         self._connect = connect
         self._limit = limit
+        #: Whether a connection was ever made.
+        self.reached = False
         self._reset()
         _pools.add(self)
 
@@ -68,7 +70,9 @@ class Pool:
             with self._lock:
                 line = self._idle.pop() if self._idle else None
             if line is None:
-                return self._connect(end)
+                line = self._connect(end)
+                self.reached = True
+                return line
             if line.fresh():
                 return line
             line.socket.close()

@@ -1,6 +1,6 @@
 """Publishing: the same rows until they are confirmed, refused, or out of time."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from chervil.conversation import (
     PAUSE_FIRST,
@@ -29,7 +29,11 @@ from chervil.protocol.rows import TaskRow, batches, weight
 #: Frames sent ahead of their confirms: enough to keep the broker busy, at most 4 MiB under way.
 PIPELINE = 16
 
-_ROOM = "start more workers, or give the broker more memory (--max-memory)"
+#: What a broker whose window is closed would say.
+_NO_ROOM = (
+    "it takes no more tasks for now; start more workers, purge what is not needed, or raise its --max-memory"
+)
+_WHERE_TO_LOOK = "see which queues fill it, and whether they have a worker: chervil status"
 
 
 class Publication:
@@ -40,7 +44,7 @@ class Publication:
     """
 
     #: What a full broker said of the rows that are held.
-    _full = "it takes no more tasks for now"
+    _full = _NO_ROOM
     #: Whether a whole frame was handed over: the broker may have stored it.
     _sent = False
     #: When waiting for room began.
@@ -49,9 +53,12 @@ class Publication:
     _failure: OperationalError | None = None
     _reason = ""
 
-    def __init__(self, rows: list[TaskRow], wait: bool = True) -> None:
-        """`wait`: a full broker is waited for, until the deadline."""
+    def __init__(
+        self, rows: list[TaskRow], wait: bool = True, on_full: Callable[[], None] | None = None
+    ) -> None:
+        """`wait`: a full broker is waited for, until the deadline; `on_full` is called when that begins."""
         self._wait = wait
+        self._on_full = on_full
         #: Frames that are not confirmed yet, in order.
         self._frames = [rows] if len(rows) == 1 else list(_frames(rows))
         #: Rows that a full broker refused and that are to be sent again.
@@ -225,8 +232,7 @@ class Publication:
 
     async def _opened(self, lines: Lines[L], line: L, end: float) -> bool:
         """Waits for the window; where it stays closed until the deadline, gives up on what is left."""
-        if self._blocked_at is None:
-            self._blocked_at = lines.now()
+        self._block(lines.now())
         try:
             await opening(line, end)
         except TimeoutError:
@@ -240,8 +246,7 @@ class Publication:
         """Waits until sending again what a full broker refused makes sense; whether it ever does."""
         if not line.exchange.window_open:
             return await self._opened(lines, line, end)
-        if self._blocked_at is None:
-            self._blocked_at = lines.now()
+        self._block(lines.now())
         until = lines.now() + PAUSE_MOST
         if until >= end:
             self._give_up(lines.now())
@@ -254,11 +259,21 @@ class Publication:
             return True
         return await self._opened(lines, line, end)
 
+    def _block(self, now: float) -> None:
+        """Room is waited for from now on, if it was not before."""
+        if self._blocked_at is None:
+            self._blocked_at = now
+            if self._on_full is not None:
+                self._on_full()
+
     def _give_up(self, now: float) -> None:
         """What is held for want of room is refused."""
         if self._held:
             waited = 0.0 if self._blocked_at is None else now - self._blocked_at
-            message = f"the broker is full, and {waited:.1f} s of waiting made no room: {self._full}; {_ROOM}"
+            message = (
+                f"the broker is full, and {waited:.1f} s of waiting made no room: {self._full}; "
+                f"{_WHERE_TO_LOOK}"
+            )
             for row in self._held:
                 self.refused[row[0]] = (Code.FULL, message)
             self._held = []

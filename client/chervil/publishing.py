@@ -1,7 +1,7 @@
 """Calls to task rows, and task rows to the broker: what `delay` does once the arguments are known."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -104,13 +104,10 @@ class Publisher:
         options: CallOptions = _NO_OPTIONS,
     ) -> AsyncResult[R]:
         """Publishes one call of a task, or runs it here where the app is eager."""
-        app = self._app
-        if app.conf.task_always_eager:
-            return self._apply(task, args, kwargs, options)
-        row = self._call_row(task, args, kwargs, options)
-        # Inside a task nothing is waited for: its own end may be what makes the room.
-        app.client.publish([row], app.conf.task_publish_timeout, parent.get() is None)
-        return AsyncResult.from_wire(row[0], app)
+        row, result = self._one(task, args, kwargs, options)
+        if row is not None:
+            self._app.client.publish([row], *self._terms())
+        return result
 
     async def acall(
         self,
@@ -120,75 +117,90 @@ class Publisher:
         options: CallOptions = _NO_OPTIONS,
     ) -> AsyncResult[R]:
         """`call` for coroutines."""
-        app = self._app
-        if app.conf.task_always_eager:
-            return self._apply(task, args, kwargs, options)
-        row = self._call_row(task, args, kwargs, options)
-        await app.client.aio.publish([row], app.conf.task_publish_timeout, parent.get() is None)
-        return AsyncResult.from_wire(row[0], app)
+        row, result = self._one(task, args, kwargs, options)
+        if row is not None:
+            await self._app.client.aio.publish([row], *self._terms())
+        return result
 
     def call_many(
         self, task: "Task[..., R]", calls: Iterable[Sequence[Any]], options: CallOptions
     ) -> list[AsyncResult[R]]:
         """Publishes many calls of a task."""
-        app = self._app
-        calls = _checked(task, calls)
-        if app.conf.task_always_eager:
-            return [task.apply(args, headers=options.get("headers")) for args in calls]
-        rows = self._call_rows(task, calls, options)
+        rows, results = self._many(task, calls, options)
         if rows:
-            app.client.publish(rows, app.conf.task_publish_timeout, parent.get() is None)
-        return [AsyncResult.from_wire(row[0], app) for row in rows]
+            self._app.client.publish(rows, *self._terms())
+        return results
 
     async def acall_many(
         self, task: "Task[..., R]", calls: Iterable[Sequence[Any]], options: CallOptions
     ) -> list[AsyncResult[R]]:
         """`call_many` for coroutines."""
+        rows, results = self._many(task, calls, options)
+        if rows:
+            await self._app.client.aio.publish(rows, *self._terms())
+        return results
+
+    def _one(
+        self, task: "Task[..., R]", args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> tuple[TaskRow | None, AsyncResult[R]]:
+        """The row to publish and its result; no row where the app is eager and the task has run here."""
+        if task.typing:
+            task.check_arguments(args, kwargs)
+        app = self._app
+        given = options.get("task_id") if options else None
+        if app.conf.task_always_eager:
+            return None, task.apply(args, kwargs, task_id=given, headers=options.get("headers"))
+        wire: WireId = new_wire_id() if given is None else to_wire(given)
+        row = self._row(wire, task.name, args, kwargs, self._envelope(task, options))
+        return row, AsyncResult.from_wire(row[0], app)
+
+    def _many(
+        self, task: "Task[..., R]", calls: Iterable[Sequence[Any]], options: CallOptions
+    ) -> tuple[list[TaskRow], list[AsyncResult[R]]]:
+        """The rows to publish and their results; no rows where the app is eager and all have run here."""
         app = self._app
         calls = _checked(task, calls)
         if app.conf.task_always_eager:
-            return [task.apply(args, headers=options.get("headers")) for args in calls]
-        rows = self._call_rows(task, calls, options)
-        if rows:
-            await app.client.aio.publish(rows, app.conf.task_publish_timeout, parent.get() is None)
-        return [AsyncResult.from_wire(row[0], app) for row in rows]
-
-    def _apply(
-        self, task: "Task[..., R]", args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
-    ) -> AsyncResult[R]:
-        if task.typing:
-            task.check_arguments(args, kwargs)
-        return task.apply(args, kwargs, task_id=options.get("task_id"), headers=options.get("headers"))
-
-    def _call_row(
-        self, task: "Task[..., Any]", args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
-    ) -> TaskRow:
-        if task.typing:
-            task.check_arguments(args, kwargs)
-        given = options.get("task_id") if options else None
-        wire: WireId = new_wire_id() if given is None else to_wire(given)
-        return self._row(wire, task.name, args, kwargs, self._envelope(task, options))
-
-    def _call_rows(
-        self, task: "Task[..., Any]", calls: list[Sequence[Any]], options: CallOptions
-    ) -> list[TaskRow]:
+            return [], [task.apply(args, headers=options.get("headers")) for args in calls]
         envelope = self._envelope(task, options)
         name = task.name
-        return [
+        rows = [
             self._row(wire, name, args, _NO_KWARGS, envelope)
             for wire, args in zip(new_wire_ids(len(calls)), calls, strict=True)
         ]
+        return rows, [AsyncResult.from_wire(row[0], app) for row in rows]
+
+    def _terms(self) -> tuple[float, bool]:
+        """Within how many seconds to publish, and whether to wait for a broker that is full.
+
+        Inside a task nothing is waited for: its own end may be what makes the room.
+        """
+        return self._app.conf.task_publish_timeout, parent.get() is None
 
     def send(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        *,
+        deadline: float | None = None,
+        on_full: Callable[[], None] | None = None,
     ) -> AsyncResult[Any]:
-        """Publishes one call by name; the task need not be known here."""
+        """Publishes one call by name; the task need not be known here.
+
+        `deadline`: within as many seconds, where that is less than `task_publish_timeout`. `on_full` is
+        called when waiting for a full broker begins.
+        """
         check_containers(args, kwargs)
         given = options.get("task_id")
         wire: WireId = new_wire_id() if given is None else to_wire(given)
         app = self._app
         row = self._row(wire, name, args, kwargs, self._envelope(app.tasks.get(name), options))
-        app.client.publish([row], app.conf.task_publish_timeout, parent.get() is None)
+        seconds, wait = self._terms()
+        if deadline is not None:
+            seconds = min(seconds, deadline)
+        app.client.publish([row], seconds, wait, on_full)
         return AsyncResult.from_wire(wire, app)
 
     def _row(

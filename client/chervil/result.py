@@ -64,9 +64,9 @@ class AsyncResult(Generic[R]):
 
         Raises the task's own exception (with `propagate=False` it is returned), TimeoutError after
         `timeout` seconds, UnknownTask at once for an id that the broker does not know or whose result is
-        gone, TaskRevokedError, WorkerLostError, TaskRejectedError, OperationalError when the broker cannot
-        be reached at first, refuses or does not answer. When the connection breaks a warning is logged and
-        waiting goes on, until the timeout.
+        gone, TaskRevokedError, WorkerLostError, TaskRejectedError, OperationalError when the broker refuses,
+        does not answer, or was never reached by this client. When it went away a warning is logged and
+        waiting goes on until it is back, or until the timeout.
         """
         status = self._final
         if status is None:
@@ -129,7 +129,11 @@ class AsyncResult(Generic[R]):
 
     @property
     def state(self) -> str:
-        """Where the task is, in Celery's words; UNKNOWN for an id that the broker does not know."""
+        """Where the task is, in Celery's words.
+
+        UNKNOWN for an id that the broker does not know, EVICTED where the task ended and its result was
+        dropped or forgotten.
+        """
         return STATE_OF_STAGE[self.stage]
 
     @property

@@ -8,6 +8,9 @@ The SIGALRM of the real timer (`setitimer(ITIMER_REAL)`) finds the main thread i
     in the event loop, while the task awaits     thrown into the coroutine at its `await`
     anywhere, and the limit is not armed         nothing
 
+Where the task's code is a `__del__`, or a callback of a weak reference, of the garbage collector or of
+ctypes, Python drops whatever is raised. It tells `sys.unraisablehook`, and then the limit is tried again.
+
 So a task that has returned stands, and no alarm outlives its task. Two things to know: code that does not
 come back to Python, such as one long call into a C library, is interrupted when it does (that is what the
 hard limit is for); and what is thrown at an `await` is no cancellation, so a library that tidies up after
@@ -15,16 +18,17 @@ CancelledError only, such as `asyncio.wait_for` of Python 3.11, leaves what it w
 """
 
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from types import FrameType, coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from chervil.exceptions import SoftTimeLimitExceeded
 
 if TYPE_CHECKING:
     import asyncio
 
-#: Seconds until an alarm is tried again that came while this module's own code ran.
+#: Seconds until an alarm is tried again that came while this module's own code ran, or was dropped.
 _AGAIN = 0.001
 
 
@@ -86,6 +90,9 @@ class _Alarm:
         self._task = task
         self._armed = False
         self._cancelled = False
+        #: What was raised in the task's code, and the hook that stood before it was: set together.
+        self._raised: SoftTimeLimitExceeded | None = None
+        self._hook: Callable[[sys.UnraisableHookArgs], Any] = sys.unraisablehook
         #: What asyncio throws; known before the alarm is armed, as importing it takes other code.
         self.cancellation: type[BaseException] = _cancellation() if task is not None else GeneratorExit
 
@@ -97,6 +104,9 @@ class _Alarm:
     def disarm(self) -> None:
         self._armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self._raised = None
+        if sys.unraisablehook == self._dropped:
+            sys.unraisablehook = self._hook
 
     def instead_of(self, error: BaseException) -> BaseException:
         """What to throw into the coroutine when its asyncio task has been cancelled."""
@@ -116,11 +126,25 @@ class _Alarm:
             return
         self._armed = False
         if ours is not None or self._task is None:
-            raise self._exception()
+            self._raise()
         self._cancelled = True
         self._task.cancel()
         # As asyncio does at Ctrl-C: it may be waiting for sockets, and is to look at its tasks.
         self._task.get_loop().call_soon_threadsafe(_nothing)
+
+    def _raise(self) -> NoReturn:
+        if sys.unraisablehook != self._dropped:
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
+        self._raised = self._exception()
+        raise self._raised
+
+    def _dropped(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Python has dropped an exception: ours is to be raised again, any other is told as ever."""
+        if self._raised is not None and unraisable.exc_value is self._raised:
+            self._armed = True
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            self._hook(unraisable)
 
     def _exception(self) -> SoftTimeLimitExceeded:
         return SoftTimeLimitExceeded(f"the task has run for its soft time limit of {self._seconds:g} s")

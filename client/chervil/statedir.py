@@ -27,8 +27,17 @@ def token_path(url: BrokerURL) -> Path:
     return state_dir() / "tokens" / quote(url.key, safe="")
 
 
-def write_token(path: Path, token: str) -> None:
-    """Puts a token into a file that only this user can read (0600, in a directory of 0700).
+def data_dir() -> Path:
+    """Where a broker keeps what outlives it: $CHERVIL_DATA, systemd's $STATE_DIRECTORY, or in `state_dir`."""
+    if named := os.environ.get("CHERVIL_DATA"):
+        return Path(named)
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    return state_dir() / "data"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Puts a line of text into a file that only this user can read (0600, in a directory of 0700).
 
     Readers see the old content or the new, never a part. Raises OSError.
     """
@@ -37,7 +46,7 @@ def write_token(path: Path, token: str) -> None:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(token + "\n")
+            file.write(text + "\n")
         temporary.replace(path)
     except BaseException:
         temporary.unlink()

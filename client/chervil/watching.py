@@ -86,14 +86,15 @@ class Watching(Generic[L]):
                     break
                 self._bear_silence(error)
             except (LineBroken, OperationalError) as error:
-                if isinstance(error, LineBroken):
+                went_away = isinstance(error, LineBroken) or (self._lines.reached and not self._silent)
+                if went_away:
                     self._lose()
                 if self._told_all_at(self._limit):
                     break
                 if isinstance(error, OperationalError):
                     self._end_at_limit(error)
-                    if self._silent or not self._known:
-                        raise
+                if not went_away:
+                    raise
                 if self._end is not None and self._lines.now() + pause >= self._end:
                     if self._told_all():
                         break

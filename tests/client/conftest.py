@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chervil import Chervil, current
+from chervil.client import Client
 from tests.client.fakes import FakeBroker
 
 
@@ -28,6 +29,13 @@ def broker(tmp_path: Path) -> Iterator[FakeBroker]:
     fake = FakeBroker(tmp_path / "broker.sock")
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def client(broker: FakeBroker) -> Iterator[Client]:
+    made = Client(broker.found)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A broker of a few lines, for the client's tests: real sockets, the real protocol, scripted answers."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chervil.address import BrokerURL, Found
+from chervil.client import Status
 from chervil.protocol import Code, Connection, RemoteProtocolError, Side, Stage, State, to_text
 from chervil.protocol import messages as m
 
@@ -157,6 +159,11 @@ class FakeBroker:
             return self.statuses[id_]
         return [id_, int(Stage.QUEUED if id_ in self.rows else Stage.UNKNOWN), None, None, None]
 
+    def queue(self, *ids: bytes | str) -> None:
+        """Has tasks that wait."""
+        for id_ in ids:
+            self.rows[id_] = []
+
     def finish(
         self, id_: bytes | str, stage: Stage, codec: str | None = None, body: bytes | None = None
     ) -> None:
@@ -172,6 +179,10 @@ class FakeBroker:
         """Waits until something is so that messages bring about."""
         with self.changed:
             assert self.changed.wait_for(condition, timeout), "did not happen in time"
+
+    async def happens(self, condition: Callable[[], bool]) -> None:
+        """`wait_for` without holding up the loop."""
+        await asyncio.to_thread(self.wait_for, condition)
 
     def cut_all(self) -> None:
         with self.changed:
@@ -193,3 +204,7 @@ class FakeBroker:
 def welcome(peer: Peer) -> None:
     peer.send(m.Welcome(1, [], bytes(16), bytes(16), bytes(32), resumed=False, heartbeat_ms=10_000))
     peer.connection.accept_frames_up_to(1 << 25)
+
+
+def stages(statuses: list[Status]) -> list[tuple[str, Stage]]:
+    return [(status.id, status.stage) for status in statuses]

@@ -84,6 +84,10 @@ class Simulation:
         for line in self.lines:
             line.broken = True
 
+    def back(self) -> None:
+        """It can be connected to again."""
+        self.up = True
+
     def tell(self, message: m.Message) -> None:
         """The broker says something on the newest line."""
         self.lines[-1].tell(message)
@@ -92,6 +96,10 @@ class Simulation:
 
     def now(self) -> float:
         return self.clock
+
+    @property
+    def reached(self) -> bool:
+        return bool(self.lines)
 
     async def pause(self, seconds: float) -> None:
         await Step("pause")

@@ -1,6 +1,9 @@
+from importlib.util import find_spec
+
 import pytest
 
-from chervil import AsyncResult, Chervil, absent
+import chervil
+from chervil import AsyncResult, Chervil, absent, exceptions
 from chervil.conf import Settings
 from chervil.exceptions import ImproperlyConfigured
 from chervil.options import CALL_OPTIONS, TASK_OPTIONS
@@ -22,6 +25,9 @@ def test_no_table_names_what_is_there(app, add):
     assert not absent.CALL_OPTIONS & CALL_OPTIONS
     assert not absent.TASK_OPTIONS & TASK_OPTIONS
     assert not absent.SETTINGS & set(Settings())
+    assert not absent.PACKAGE & set(vars(chervil))
+    assert not [name for name in absent.PACKAGE if find_spec(f"chervil.{name}")]
+    assert not absent.EXCEPTIONS & set(vars(exceptions))
     for thing, names in (
         (app, absent.APP_ATTRIBUTES),
         (add, absent.TASK_ATTRIBUTES),
@@ -29,6 +35,31 @@ def test_no_table_names_what_is_there(app, add):
         (AsyncResult("a"), absent.RESULT_ATTRIBUTES),
     ):
         assert [name for name in names if hasattr(thing, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("chervil", name) for name in sorted(absent.PACKAGE - {"Celery"})]
+    + [("chervil.exceptions", name) for name in sorted(absent.EXCEPTIONS)],
+)
+def test_imports_of_celerys_names_are_told_what_to_do_meanwhile(module, name):
+    with pytest.raises(ImportError, match=rf"^{name} is Celery's, and {SAID}; docs/from-celery\.md says"):
+        exec(f"from {module} import {name}")
+
+
+def test_who_imports_celerys_app_is_told_its_name_here():
+    with pytest.raises(ImportError, match=r"from chervil import Chervil$"):
+        exec("from chervil import Celery")
+
+
+@pytest.mark.parametrize("module", [chervil, exceptions])
+def test_other_names_of_modules_are_missing_in_pythons_words(module):
+    words = f"^module '{module.__name__}' has no attribute 'nothing'$"
+    with pytest.raises(AttributeError, match=words) as caught:
+        _ = module.nothing
+    assert (caught.value.name, hasattr(module, "nothing")) == ("nothing", False)
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        exec(f"from {module.__name__} import nothing")
 
 
 @pytest.mark.parametrize("option", ["shadow", "link", "link_error"])

@@ -8,7 +8,7 @@ from chervil.client import Client
 from chervil.exceptions import OperationalError, PublishRefused, PublishUnconfirmed
 from chervil.protocol import Code, Stage, limits
 from chervil.protocol import messages as m
-from chervil.statedir import token_path, write_token
+from chervil.statedir import token_path, write_private
 from tests.client.fakes import FakeBroker, welcome
 
 
@@ -188,7 +188,7 @@ def test_a_duplicate_is_confirmed(client, broker):
 
 
 def test_a_new_token_shut_out_after_a_send_is_unconfirmed_at_once(tcp):
-    write_token(token_path(tcp.url), "right")
+    write_private(token_path(tcp.url), "right")
     client = Client(tcp.found)
 
     def change(peer, message):

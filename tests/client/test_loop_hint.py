@@ -6,7 +6,6 @@ import time
 import pytest
 
 from chervil import loop_hint
-from chervil.client import Client
 from chervil.protocol import Stage
 from chervil.protocol import messages as m
 
@@ -14,13 +13,6 @@ from chervil.protocol import messages as m
 @pytest.fixture(autouse=True)
 def nobody_was_told(monkeypatch):
     monkeypatch.setattr(loop_hint, "_told", set())
-
-
-@pytest.fixture
-def client(broker):
-    made = Client(broker.found)
-    yield made
-    made.close()
 
 
 def slowly(broker, command):

@@ -12,7 +12,7 @@ from chervil.exceptions import AccessRefused, OperationalError
 from chervil.line import open_line
 from chervil.protocol import Code
 from chervil.protocol import messages as m
-from chervil.statedir import token_path, write_token
+from chervil.statedir import token_path, write_private
 from tests.client.fakes import FakeBroker
 
 TIMEOUT = 5.0
@@ -99,7 +99,7 @@ def test_tls_is_refused_plainly():
 def test_the_token_is_found_by_the_address(tcp):
     with pytest.raises(AccessRefused, match=r"AUTH_REQUIRED: a token is needed$"):
         open_line(tcp.found, "me", TIMEOUT)
-    write_token(token_path(tcp.url), "right")
+    write_private(token_path(tcp.url), "right")
     open_line(tcp.found, "me", TIMEOUT).close()
     assert [hello.token for hello in tcp.hellos] == [None, "right"]
 

@@ -14,13 +14,6 @@ from chervil.protocol import Code, Stage
 from chervil.protocol import messages as m
 
 
-@pytest.fixture
-def client(broker):
-    made = Client(broker.found)
-    yield made
-    made.close()
-
-
 def row(id_="a", body=b"[[],{}]"):
     return [id_, "t", "default", 0, None, None, "json", body]
 

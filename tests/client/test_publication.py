@@ -19,8 +19,8 @@ def simulation():
     return Simulation()
 
 
-def publish(simulation, rows, deadline=DEADLINE, wait=True):
-    publication = Publication(rows, wait)
+def publish(simulation, rows, deadline=DEADLINE, wait=True, on_full=None):
+    publication = Publication(rows, wait, on_full)
     simulation.drive(publication.run(simulation, simulation.now() + deadline))
     return publication
 
@@ -78,7 +78,8 @@ def test_a_window_that_stays_closed_refuses_at_the_deadline_and_says_how_long_it
     assert (error.task_ids, error.code, simulation.clock) == (["a", "b"], "FULL", START + DEADLINE)
     assert error.message == (
         "the broker is full, and 10.0 s of waiting made no room: it takes no more tasks for now; "
-        "start more workers, or give the broker more memory (--max-memory)"
+        "start more workers, purge what is not needed, or raise its --max-memory; "
+        "see which queues fill it, and whether they have a worker: chervil status"
     )
     assert simulation.received == []
     assert simulation.given == ["give"]
@@ -145,6 +146,19 @@ def test_a_window_that_closes_after_the_refusal_is_heeded(simulation):
     assert (published(simulation), simulation.clock) == (["a", "a"], START + 7)
 
 
+def test_waiting_for_room_is_told_once_when_it_begins(simulation):
+    simulation.answer = full("a", times=3)
+    told = []
+    publish(simulation, [row("a")], on_full=lambda: told.append(simulation.clock))
+    assert told == [START]
+    assert simulation.clock > START
+
+
+def test_a_publish_that_finds_room_tells_nobody(simulation):
+    publish(simulation, [row("a")], on_full=lambda: pytest.fail("there was room"))
+    assert published(simulation) == ["a"]
+
+
 def test_a_goodbye_while_room_is_waited_for_is_heeded(simulation):
     simulation.answer = full("a", times=1)
     simulation.at(START + 0.1, lambda: simulation.tell(m.Goodbye("SHUTDOWN")))
@@ -157,7 +171,7 @@ def test_a_broker_that_stays_full_refuses_before_the_deadline_with_its_own_words
     error = publish(simulation, [row("a"), row("b")]).error()
     assert isinstance(error, PublishRefused)
     assert (error.task_ids, error.code) == (["a"], "FULL")
-    assert "s of waiting made no room: no room; start more workers" in error.message
+    assert "s of waiting made no room: no room; see which queues fill it" in error.message
     assert START + DEADLINE - 2 * PAUSE_MOST <= simulation.clock <= START + DEADLINE
 
 

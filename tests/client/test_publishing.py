@@ -247,7 +247,7 @@ def test_what_is_changed_between_calls_holds_for_the_next(add, app, broker):
 
 def test_nothing_is_waited_for_inside_a_task(app, add, monkeypatch):
     waits = []
-    monkeypatch.setattr(app.client, "publish", lambda rows, deadline, wait: waits.append(wait))
+    monkeypatch.setattr(app.client, "publish", lambda rows, deadline, wait, on_full=None: waits.append(wait))
 
     @app.task
     def outer():

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import signal
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -81,6 +83,104 @@ def test_task_may_catch_it_clean_up_and_take_its_time(app):
             return "cleaned up"
 
     assert limited(slow).value == "cleaned up"
+
+
+class Tidy:
+    def __init__(self, tidy_up):
+        self.tidy_up = tidy_up
+
+    def __del__(self):
+        self.tidy_up()
+
+
+def in_finalizer(work):
+    Tidy(work)
+
+
+def in_weak_reference(work):
+    target = Tidy(int)
+    reference = weakref.ref(target, lambda _: work())
+    del target
+    return reference
+
+
+def in_garbage_collector(work):
+    def collecting(phase, info):
+        if phase == "start":
+            work()
+
+    gc.callbacks.append(collecting)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(collecting)
+
+
+def in_coroutine(work):
+    async def run():
+        Tidy(work)
+        await asyncio.sleep(LONG)
+
+    return run()
+
+
+DROPPED_IN = [
+    in_finalizer,
+    in_weak_reference,
+    in_garbage_collector,
+    in_coroutine,
+]
+
+
+@pytest.mark.parametrize("place", DROPPED_IN)
+def test_limit_that_python_drops_is_raised_again(app, place):
+    """Where nothing can be raised, such as in a finalizer, it is used up no more than elsewhere."""
+    hook = sys.unraisablehook
+
+    def slow():
+        place(lambda: time.sleep(LONG))
+        time.sleep(LONG)
+
+    async def slow_coroutine():
+        await place(lambda: time.sleep(LONG))
+
+    finished = limited(app.task(slow_coroutine if place is in_coroutine else slow))
+    assert isinstance(finished.exception, SoftTimeLimitExceeded)
+    assert sys.unraisablehook is hook
+
+
+def test_what_else_python_drops_is_told_as_always(app, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
+    @app.task
+    def slow():
+        try:
+            time.sleep(LONG)
+        except SoftTimeLimitExceeded:
+            in_finalizer(lambda: {}["missing"])
+            time.sleep(3 * SOON)
+        in_finalizer(lambda: {}["missing"])
+        return "cleaned up"
+
+    assert limited(slow).value == "cleaned up"
+    assert told == [KeyError, KeyError]
+
+
+def test_hook_that_the_task_sets_stays(app, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+
+    def mine(unraisable):
+        pytest.fail("nothing was dropped")
+
+    @app.task
+    def slow():
+        with contextlib.suppress(SoftTimeLimitExceeded):
+            time.sleep(LONG)
+        sys.unraisablehook = mine
+
+    assert limited(slow).outcome is Outcome.SUCCESS
+    assert sys.unraisablehook is mine
 
 
 def test_task_within_its_limit_knows_nothing_of_it(app):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from chervil.address import BrokerURL
-from chervil.statedir import read_token, state_dir, token_path, write_token
+from chervil.statedir import read_token, state_dir, token_path, write_private
 
 URL = BrokerURL.parse("chervil://localhost:7")
 
@@ -17,8 +17,8 @@ def test_the_state_directory_follows_xdg(tmp_path, monkeypatch):
 
 def test_a_token_is_private_and_comes_back():
     path = token_path(URL)
-    write_token(path, "first")
-    write_token(path, "secret")
+    write_private(path, "first")
+    write_private(path, "secret")
     assert read_token(URL) == "secret"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -33,7 +33,7 @@ def test_addresses_have_files_of_their_own():
 
 def test_the_url_wins_then_the_environment_then_the_file(tmp_path, monkeypatch):
     assert read_token(URL) is None
-    write_token(token_path(URL), "filed")
+    write_private(token_path(URL), "filed")
     assert read_token(URL) == "filed"
     named = tmp_path / "token"
     named.write_text("named\n")
@@ -53,5 +53,5 @@ def test_a_named_token_file_must_be_there(monkeypatch, tmp_path):
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
     (tmp_path / "token").mkdir()
     with pytest.raises(OSError, match="directory"):
-        write_token(tmp_path / "token", "x")
+        write_private(tmp_path / "token", "x")
     assert [p.name for p in tmp_path.iterdir()] == ["token"]

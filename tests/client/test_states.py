@@ -17,7 +17,7 @@ WORDS = {
     Stage.REVOKED: "REVOKED",
     Stage.EXPIRED: "REVOKED",
     Stage.UPSTREAM_FAILED: "FAILURE",
-    Stage.EVICTED: "UNKNOWN",
+    Stage.EVICTED: "EVICTED",
 }
 
 
@@ -32,8 +32,7 @@ def test_no_word_is_for_a_stage_that_the_protocol_does_not_have():
 
 
 def test_a_state_is_ready_exactly_where_its_stages_are_final():
-    """EVICTED is final and says no more how the task ended."""
-    for stage in set(Stage) - {Stage.EVICTED}:
+    for stage in Stage:
         assert (states.STATE_OF_STAGE[stage.name] in states.READY_STATES) == (stage in FINAL)
 
 

@@ -9,26 +9,11 @@ from chervil.exceptions import AccessRefused, OperationalError
 from chervil.protocol import Code, Info, Stage
 from chervil.protocol import messages as m
 from chervil.protocol.limits import ROWS_MAX
-
-
-@pytest.fixture
-def client(broker):
-    made = Client(broker.found)
-    yield made
-    made.close()
-
-
-def queued(broker, *ids):
-    for id_ in ids:
-        broker.rows[id_] = []
-
-
-def stages(statuses):
-    return [(status.id, status.stage) for status in statuses]
+from tests.client.fakes import stages
 
 
 def test_many_are_watched_at_once_and_come_in_the_order_asked(client, broker, meanwhile):
-    queued(broker, "a", "b")
+    broker.queue("a", "b")
     broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
 
     def later():
@@ -61,7 +46,7 @@ def test_what_can_be_no_id_is_refused_before_anything_is_sent(client, broker):
 
 
 def test_a_status_in_several_parts_is_put_together(client, broker, meanwhile):
-    queued(broker, "a", "b", "c")
+    broker.queue("a", "b", "c")
     broker.finish("c", Stage.SUCCESS)
 
     def in_parts(peer, message):
@@ -89,7 +74,7 @@ def test_a_status_in_several_parts_is_put_together(client, broker, meanwhile):
 def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
     monkeypatch.setattr(exchange, "ROWS_MAX", 10)
     ids = [str(number) for number in range(25)]
-    queued(broker, *ids)
+    broker.queue(*ids)
     assert stages(client.wait(ids, 0)) == [(id_, Stage.QUEUED) for id_ in ids]
     broker.wait_for(lambda: broker.counts["Unwatch"] == 3)
     assert (broker.counts["Watch"], broker.counts["Query"]) == (3, 3)
@@ -99,7 +84,7 @@ def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
 def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole(client, broker, monkeypatch):
     monkeypatch.setattr(watching, "LAST_ANSWER_SECONDS", 10.0)
     ids = [str(number) for number in range(ROWS_MAX + 1)]
-    queued(broker, *ids)
+    broker.queue(*ids)
     assert len(client.wait(ids, 0)) == len(ids)
     broker.wait_for(lambda: broker.counts["Unwatch"] == 2)
     client.stats()
@@ -108,7 +93,7 @@ def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole
 
 def test_at_the_timeout_the_unsettled_are_asked_for_returned_and_unwatched(client, broker):
     """What is returned is where they are by then, not where they were at first."""
-    queued(broker, "open")
+    broker.queue("open")
     broker.finish("done", Stage.SUCCESS)
 
     def start(peer, message):
@@ -130,7 +115,7 @@ def test_at_the_timeout_the_unsettled_are_asked_for_returned_and_unwatched(clien
 
 
 def test_what_settles_at_the_last_question_is_settled(client, broker):
-    queued(broker, "a")
+    broker.queue("a")
 
     def settle(peer, message):
         broker.statuses["a"] = ["a", int(Stage.SUCCESS), None, None, None]
@@ -147,7 +132,7 @@ def test_the_reason_is_asked_for_after_two_seconds():
 
 def test_the_reason_of_what_is_open_is_asked_for_once(client, broker, monkeypatch):
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
-    queued(broker, "open")
+    broker.queue("open")
     broker.finish("done", Stage.SUCCESS)
     told = []
 
@@ -162,14 +147,14 @@ def test_the_reason_of_what_is_open_is_asked_for_once(client, broker, monkeypatc
 
 def test_the_reason_is_not_asked_for_when_nobody_wants_it(client, broker, monkeypatch):
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.0)
-    queued(broker, "a")
+    broker.queue("a")
     client.wait(["a"], 0.05)
     assert broker.counts["Query"] == 1  # the one at the timeout
 
 
 def test_what_settled_while_the_reason_was_asked_for_is_not_told(client, broker, monkeypatch):
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
-    queued(broker, "a")
+    broker.queue("a")
     told = []
 
     def settle(peer, message):
@@ -183,7 +168,7 @@ def test_what_settled_while_the_reason_was_asked_for_is_not_told(client, broker,
 
 def test_an_error_of_the_callback_comes_out_and_closes_the_line(client, broker, monkeypatch):
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.02)
-    queued(broker, "a")
+    broker.queue("a")
 
     def fail(statuses):
         raise KeyError("mine")
@@ -194,7 +179,7 @@ def test_an_error_of_the_callback_comes_out_and_closes_the_line(client, broker, 
 
 
 def test_a_broken_connection_is_opened_and_watched_again(client, broker, meanwhile):
-    queued(broker, "a", "b")
+    broker.queue("a", "b")
 
     def run():
         broker.wait_for(lambda: broker.counts["Watch"] == 1)
@@ -209,7 +194,7 @@ def test_a_broken_connection_is_opened_and_watched_again(client, broker, meanwhi
 
 
 def test_a_broker_that_says_goodbye_is_watched_again(client, broker):
-    queued(broker, "a")
+    broker.queue("a")
 
     def goodbye(peer, message):
         broker.scripts.clear()
@@ -223,7 +208,7 @@ def test_a_broker_that_says_goodbye_is_watched_again(client, broker):
 
 
 def test_a_result_that_ended_while_the_connection_was_away_is_found(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
 
     def run():
         broker.wait_for(lambda: broker.counts["Watch"] == 1)
@@ -275,7 +260,7 @@ def test_after_a_silence_that_ended_a_lost_broker_is_waited_for_as_ever(
     client, broker, meanwhile, monkeypatch
 ):
     monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.2)
-    queued(broker, "a")
+    broker.queue("a")
 
     def once(peer, message):
         broker.scripts.clear()
@@ -302,7 +287,7 @@ def test_after_a_silence_that_ended_a_lost_broker_is_waited_for_as_ever(
 def test_a_broker_that_went_silent_and_greets_no_more_is_an_error(broker, monkeypatch):
     monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.1)
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.0)
-    queued(broker, "a")
+    broker.queue("a")
 
     def silent(peer, message):
         broker.scripts[m.Hello] = never
@@ -324,7 +309,7 @@ def test_a_timeout_is_kept_though_the_broker_does_not_answer(client, broker, com
 
 
 def test_without_an_answer_to_the_last_question_the_last_thing_known_is_returned(client, broker):
-    queued(broker, "a")
+    broker.queue("a")
     broker.scripts[m.Query] = never
     started = monotonic()
     assert stages(client.wait(["a"], 0.1)) == [("a", Stage.QUEUED)]
@@ -386,7 +371,7 @@ def test_access_refused_is_not_tried_again(client, broker):
 
 
 def test_access_refused_when_connecting_again_ends_the_wait(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
 
     def deny(peer, message):
         peer.send(m.Error(None, Code.AUTH_FAILED, "no"))

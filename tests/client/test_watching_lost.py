@@ -5,26 +5,10 @@ from time import monotonic
 import pytest
 
 from chervil import exceptions
-from chervil.client import Client
 from chervil.exceptions import OperationalError
 from chervil.protocol import Info, Stage
 from chervil.protocol import messages as m
-
-
-@pytest.fixture
-def client(broker):
-    made = Client(broker.found)
-    yield made
-    made.close()
-
-
-def queued(broker, *ids):
-    for id_ in ids:
-        broker.rows[id_] = []
-
-
-def stages(statuses):
-    return [(status.id, status.stage) for status in statuses]
+from tests.client.fakes import stages
 
 
 def lose(broker):
@@ -35,7 +19,7 @@ def lose(broker):
 
 
 def test_a_timeout_while_the_broker_is_lost_says_so_and_what_was_last_known(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
     info = {int(Info.WORKER): "w@h", int(Info.IN_STAGE_MS): 400}
     broker.statuses["a"] = ["a", int(Stage.LEASED), None, None, info]
     meanwhile(lambda: lose(broker))
@@ -48,7 +32,7 @@ def test_a_timeout_while_the_broker_is_lost_says_so_and_what_was_last_known(clie
 
 
 def test_a_loss_is_told_once_and_the_next_one_again(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
 
     def run():
         for watches in (1, 2):
@@ -74,7 +58,7 @@ def test_a_loss_is_told_once_and_the_next_one_again(client, broker, meanwhile):
 
 
 def test_a_broker_that_comes_back_without_the_task_ends_the_wait_at_once(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
 
     def run():
         broker.wait_for(lambda: broker.counts["Watch"] == 1)
@@ -86,7 +70,7 @@ def test_a_broker_that_comes_back_without_the_task_ends_the_wait_at_once(client,
 
 
 def test_patience_bounds_how_long_a_lost_broker_is_waited_for(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
     meanwhile(lambda: lose(broker))
     with pytest.raises(OperationalError, match=r"and it did not come back within 0\.3 s"):
         client.wait(["a"], patience=0.3)
@@ -94,14 +78,14 @@ def test_patience_bounds_how_long_a_lost_broker_is_waited_for(client, broker, me
 
 
 def test_an_id_asked_for_twice_is_known_once_when_the_broker_is_lost(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
     meanwhile(lambda: lose(broker))
     with pytest.raises(exceptions.TimeoutError, match=r"last known: task a: queued$"):
         client.wait(["a", "a"], 0.5)
 
 
 def test_a_timeout_is_kept_though_the_broker_hangs_when_it_is_connected_to_again(client, broker, meanwhile):
-    queued(broker, "a")
+    broker.queue("a")
 
     def run():
         broker.wait_for(lambda: broker.counts["Watch"] == 1)

@@ -89,6 +89,35 @@ def test_a_broker_that_comes_back_empty_ends_the_wait(simulation):
     assert wait(simulation, ["a"]) == [("a", Stage.UNKNOWN)]
 
 
+def test_a_broker_that_dies_before_its_first_answer_is_waited_for(simulation):
+    def die(line, message):
+        simulation.down()
+        simulation.answer = lambda line, message: [m.Status(message.request, [status("a", Stage.SUCCESS)])]
+        simulation.at(START + 5, simulation.back)
+        return []
+
+    simulation.answer = die
+    assert wait(simulation, ["a"]) == [("a", Stage.SUCCESS)]
+    assert simulation.lost == ["lost the broker; trying again until it is back"]
+
+
+def test_a_broker_that_died_just_before_the_wait_began_is_waited_for(simulation):
+    wait(simulation, ["a"], timeout=0)
+    simulation.down()
+    simulation.answer = lambda line, message: [m.Status(message.request, [status("a", Stage.SUCCESS)])]
+    simulation.at(START + 5, simulation.back)
+    assert wait(simulation, ["a"]) == [("a", Stage.SUCCESS)]
+    assert simulation.lost == ["lost the broker; trying again until it is back"]
+
+
+def test_a_broker_that_was_never_there_is_an_error_at_once(simulation):
+    simulation.down()
+    with pytest.raises(OperationalError, match="cannot reach"):
+        wait(simulation, ["a"])
+    assert simulation.clock == START
+    assert simulation.lost == []
+
+
 def test_a_lost_broker_is_tried_in_growing_pauses_until_patience_ends(simulation):
     simulation.at(START + 1, simulation.down)
     with pytest.raises(OperationalError, match="did not come back within 3 s"):

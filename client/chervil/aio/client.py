@@ -85,6 +85,10 @@ class SharedLine:
         self.connections = 0
         self.now = self._loop.time
 
+    @property
+    def reached(self) -> bool:
+        return self.connections > 0
+
     async def take(self, end: float | None) -> AsyncLine:
         if self._closed:
             raise ClientClosed(self._closed)

@@ -1,18 +1,24 @@
 """`chervil call`: sends one task."""
 
 import json
-from typing import Any
+import sys
+from functools import partial
+from time import monotonic
+from typing import Any, cast
 
 import click
 
 from chervil.app import Chervil
+from chervil.asking import REQUEST_SECONDS
 from chervil.cli import exits
 from chervil.cli.arguments import Time, json_of, mark_negatives, split
-from chervil.cli.common import common_of, did_you_mean
+from chervil.cli.common import Common, common_of, did_you_mean
 from chervil.cli.connect import app_for
 from chervil.cli.outcome import show, wait_for
-from chervil.cli.terminal import printable
+from chervil.cli.terminal import printable, say
+from chervil.options import CallOptions
 from chervil.protocol import Stage
+from chervil.watching import FIRST_ANSWER_SECONDS
 
 #: How many task names are shown to someone who typed one that is like none of them.
 _NAMES_SHOWN = 10
@@ -40,7 +46,7 @@ class _Call(click.Command):
               callback=json_of(dict, """an object, such as '{"x": 2}'"""),
               help="Keyword arguments as one JSON object.")  # fmt: skip
 @click.option("-w", "--wait", is_flag=True, help="Wait for the result and print it.")
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait this long at most.")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Take this long at most.")
 @click.option("-Q", "--queue", metavar="QUEUE", help="The queue to put it in.")
 @click.option("--countdown", type=click.FloatRange(0), metavar="SECONDS", help="Run it this much later.")
 @click.option("--eta", type=Time(), metavar="TIME", help="Run it at this time (ISO 8601).")
@@ -58,6 +64,8 @@ def call(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any
 
     The broker makes no second task of an id that it knows: what is shown then is that task's, and a line
     on stderr says so.
+
+    --timeout is for all of it: a full broker is waited for no longer than that either.
 
     Exits with 1 and the traceback if the task failed, with 1 too if it was parked, revoked or expired, with
     124 if it did not end in time, with 69 if the broker was lost and not back within 30 s.
@@ -78,14 +86,18 @@ def call(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any
     if doubled := kwargs.keys() & json_kwargs.keys():
         names = ", ".join(sorted(doubled))
         raise click.UsageError(f"given twice, in --kwargs and as key=VALUE: {names}", ctx)
-    options = {key: value for key, value in given.items() if value is not None}
+    options = cast("CallOptions", {key: value for key, value in given.items() if value is not None})
     common = common_of(ctx)
     app = app_for(common)
     if common.app is not None:
         _check(app, name, args, {**json_kwargs, **kwargs})
+    deadline = _Deadline(timeout)
     try:
-        known = _is_known(app, options.get("task_id"))
-        task_id = app.send_task(name, args, {**json_kwargs, **kwargs}, **options).id
+        known = _is_known(app, options.get("task_id"), deadline)
+        seconds = deadline.for_an_answer(app.conf.task_publish_timeout)
+        tell = partial(_tell_of_waiting, seconds, common)
+        kwargs = {**json_kwargs, **kwargs}
+        task_id = app.publisher.send(name, args, kwargs, options, deadline=seconds, on_full=tell).id
     except ValueError as error:  # of an option or the id: all that is left to be wrong
         raise click.UsageError(str(error), ctx) from error
     if known and not common.quiet:
@@ -94,12 +106,37 @@ def call(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any
     if not wait:
         click.echo(json.dumps({"id": task_id}) if common.json else printable(task_id))
         return exits.OK
-    return show(wait_for(app.client, task_id, timeout, common), app.client, common, waited=timeout)
+    return show(wait_for(app.client, task_id, deadline.left(), common), app.client, common, waited=timeout)
 
 
-def _is_known(app: Chervil, task_id: str | None) -> bool:
+class _Deadline:
+    """What is left of --timeout, which is for all that the broker is asked."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Seconds until then; None where there is no such time."""
+        return None if self._end is None else max(0.0, self._end - monotonic())
+
+    def for_an_answer(self, most: float) -> float:
+        """How many seconds to wait for an answer, even where no time is left."""
+        left = self.left()
+        return most if left is None else min(most, max(left, FIRST_ANSWER_SECONDS))
+
+
+def _is_known(app: Chervil, task_id: str | None, deadline: _Deadline) -> bool:
     """Whether the broker knows the id before anything is published under it."""
-    return task_id is not None and app.client.query([task_id])[0].stage is not Stage.UNKNOWN
+    if task_id is None:
+        return False
+    (status,) = app.client.query([task_id], deadline.for_an_answer(REQUEST_SECONDS))
+    return status.stage is not Stage.UNKNOWN
+
+
+def _tell_of_waiting(seconds: float, common: Common) -> None:
+    """Says to who sits there that a full broker is waited for; a program sees by what it ends with."""
+    if sys.stderr.isatty() and not common.quiet:
+        say(f"the broker is full; waiting for room for up to {round(seconds, 1):g} s")
 
 
 def _check(app: Chervil, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:

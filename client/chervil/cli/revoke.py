@@ -36,7 +36,7 @@ class Signal(click.ParamType[int]):
 
 @click.command(short_help="Call tasks off.")
 @click.argument("ids", nargs=-1, required=True, type=TaskId(), metavar="ID...")
-@click.option("--terminate", is_flag=True, help="End running ones too: their process is sent a signal.")
+@click.option("--terminate", is_flag=True, help="End running ones too: their process is sent a signal, and killed 10 s later if it goes on.")
 @click.option("--signal", type=Signal(), metavar="SIG", help="That signal, for --terminate; else TERM.")
 @click.pass_context
 def revoke(ctx: click.Context, ids: tuple[str, ...], terminate: bool, signal: int | None) -> int:
@@ -82,7 +82,7 @@ def _in_words(status: Status, terminate: bool) -> str:
     if status.stage not in (Stage.LEASED, Stage.STARTED):  # somebody had it run again meanwhile
         return f"now {describe(status)}"
     if terminate:
-        return f"being ended on {worker}"
+        return f"being ended on {worker}; killed if it still runs in 10 s"
     if status.stage is Stage.STARTED:
         return f"it runs on {worker}, and goes on; end it: {command('revoke --terminate', status.id)}"
     return f"{worker} has it, and is told not to begin it"

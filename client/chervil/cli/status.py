@@ -11,6 +11,7 @@ from chervil.cli.clock import span
 from chervil.cli.common import Common, common_of
 from chervil.cli.complaints import warn
 from chervil.cli.connect import open_client
+from chervil.cli.story import KEPT_FOR
 from chervil.cli.terminal import table, wrapped
 
 #: Why a queue does not move, in words (`waiting_for` of a queue in the report).
@@ -23,12 +24,13 @@ _WHY = {
 QUEUE_HEAD = ("QUEUE", "READY", "SCHEDULED", "LEASED", "WORKERS", "OLDEST", "")
 WORKER_HEAD = ("WORKER", "PID", "SLOTS", "LEASED", "DELIVERED", "CONNECTED", "QUEUES")
 
+_ROOM = "start more workers, purge what is not needed, or start a broker with more --max-memory"
+
 #: What it means for whoever publishes, by `publishing` in the report, and what to do.
 _PUBLISHING = {
     "closed": "tasks take 80 % of the broker's memory: publishers wait until it is 70 %, except inside of "
-    "tasks; start more workers, or a broker with more --max-memory",
-    "full": "tasks take 95 % of the broker's memory: nothing more is stored, workers go on; "
-    "start more workers, or a broker with more --max-memory",
+    f"tasks; {_ROOM}",
+    "full": f"tasks take 95 % of the broker's memory: nothing more is stored, workers go on; {_ROOM}",
 }
 
 
@@ -95,8 +97,9 @@ def _aside(report: Mapping[str, Any]) -> list[str]:
     if dead := report.get("tasks", {}).get("DEAD", 0):
         lines.append(f"{dead} dead letter{'' if dead == 1 else 's'}: chervil list dead")
     if suspended := report.get("suspended", 0):
-        whose = "1 worker has" if suspended == 1 else f"{suspended} workers have"
-        lines.append(f"{whose} lost the connection; the broker keeps their tasks for up to 30 s")
+        who = "1 worker has" if suspended == 1 else f"{suspended} workers have"
+        whose = "its" if suspended == 1 else "their"
+        lines.append(f"{who} lost the connection; {whose} tasks are kept {KEPT_FOR}")
     return lines
 
 

@@ -7,9 +7,16 @@ from chervil.cli.clock import clock, distance
 from chervil.cli.terminal import command
 from chervil.client import Status
 from chervil.protocol import Info, Stage
+from chervil.protocol.limits import GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.waiting import advice, describe
 
 Event = Mapping[str, Any]
+
+#: How long a broker keeps the tasks of a worker that has lost its connection.
+KEPT_FOR = (
+    f"for up to {GRACE_CLOSED_MS // 1000} s after a connection that closed, "
+    f"{GRACE_SILENT_MS // 1000} s after silence"
+)
 
 #: How many of a task's first events a broker keeps; what is dropped comes after them.
 FIRST_KEPT = 8
@@ -40,14 +47,17 @@ def tell(report: Mapping[str, Any]) -> Iterator[Told]:
     before: int | float | None = None
     #: Attempts lost so far; None where that is not known, as events are missing.
     lost: int | None = 0
-    for index, event in enumerate(report.get("events") or ()):
+    events = report.get("events") or ()
+    for index, event in enumerate(events):
         if dropped and index == FIRST_KEPT:
             yield Told("", "", f"({dropped} events in between were not kept)")
             lost = None
         at = event.get("at_ms")
         known = isinstance(at, int | float)
         after = distance(at - before) if known and before is not None else ""
-        yield Told(clock(at), after, _in_words(event, limit, lost))
+        following = events[index + 1] if index + 1 < len(events) else {}
+        cost = "; it is not run again" if _is_failure(following) else _charged(event, limit, lost)
+        yield Told(clock(at), after, _in_words(event, cost))
         before = at if known else before
         if event.get("event") == "rerun":
             lost = 0
@@ -55,14 +65,19 @@ def tell(report: Mapping[str, Any]) -> Iterator[Told]:
             lost = event["attempts"]
 
 
-def prospect(report: Mapping[str, Any], app: str | None) -> str:
-    """What the task waits for now, and what its owner can do; `app` is what -A takes."""
+def prospect(report: Mapping[str, Any], app: str | None, *, away: bool = False) -> str:
+    """What the task waits for now, and what its owner can do; `app` is what -A takes.
+
+    `away`: the worker that has it has lost the connection.
+    """
     task_id = str(report.get("id"))
     match report.get("stage"):
         case "SUCCESS":
             return f"It is done. Its result: {command('result', task_id)}"
         case "FAILURE":
-            return f"What it raised: {command('result', task_id)}; run it again: {command('retry', task_id)}"
+            again = f"un it again: {command('retry', task_id)}"
+            raised = (report.get("error") or {}).get("kind") == "exception"
+            return f"What it raised: {command('result', task_id)}; r{again}" if raised else f"R{again}"
         case "DEAD":
             return (
                 "It stays parked until somebody runs it again or drops it: "
@@ -76,10 +91,10 @@ def prospect(report: Mapping[str, Any], app: str | None) -> str:
                 "or because somebody forgot it. To run it again, publish it anew under another id."
             )
         case other:
-            return _waiting(report, str(other), app, task_id)
+            return _waiting(report, str(other), app, task_id, away)
 
 
-def _waiting(report: Mapping[str, Any], stage: str, app: str | None, task_id: str) -> str:
+def _waiting(report: Mapping[str, Any], stage: str, app: str | None, task_id: str, away: bool) -> str:
     """For a task that will move by itself."""
     if stage not in Stage.__members__:
         return ""
@@ -92,7 +107,9 @@ def _waiting(report: Mapping[str, Any], stage: str, app: str | None, task_id: st
     }
     known = {int(key): value for key, value in info.items() if value is not None}
     status = Status(task_id, Stage[stage], None, None, known)
-    if status.stage is Stage.STARTED:
+    if away:
+        what_to_do = f"; that worker has lost the connection, and the task is kept for it {KEPT_FOR}"
+    elif status.stage is Stage.STARTED:
         what_to_do = f"; end it: {command('revoke --terminate', task_id)}"
     elif status.stage in (Stage.SCHEDULED, Stage.RETRY):
         what_to_do = f"; call it off: {command('revoke', task_id)}"
@@ -101,8 +118,8 @@ def _waiting(report: Mapping[str, Any], stage: str, app: str | None, task_id: st
     return f"Now: {describe(status)}{what_to_do}"
 
 
-def _in_words(event: Event, limit: object, lost: int | None) -> str:
-    """One event; one that this release does not know is shown as it came."""
+def _in_words(event: Event, cost: str) -> str:
+    """One event, and what it cost; one that this release does not know is shown as it came."""
     worker = event.get("worker") or "a worker"
     match event.get("event"):
         case "published":
@@ -118,9 +135,9 @@ def _in_words(event: Event, limit: object, lost: int | None) -> str:
         case "lost":
             # A worker's words may end with the count that stands here anyway.
             reason = str(event.get("reason")).removesuffix(f", on attempt {event.get('attempts')}")
-            return f"its process died: {reason}{_charged(event, limit, lost)}"
+            return f"its process died: {reason}{cost}"
         case "session_lost":
-            return f"{worker} was not heard of any more{_charged(event, limit, lost)}"
+            return f"{worker} was not heard of any more{cost}"
         case "released":
             return f"given back by {worker}{_because(event)}"
         case "retry":
@@ -154,6 +171,11 @@ def _ending(event: Event) -> str:
 
 def _because(event: Event) -> str:
     return f": {event['reason']}" if event.get("reason") else ""
+
+
+def _is_failure(event: Event) -> bool:
+    """Whether the task has failed; after a loss that means that it had one attempt only."""
+    return event.get("event") == "ended" and event.get("stage") == "FAILURE"
 
 
 def _charged(event: Event, limit: object, lost: int | None) -> str:

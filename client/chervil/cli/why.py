@@ -13,6 +13,7 @@ from chervil.cli.ids import TaskId
 from chervil.cli.outcome import unknown
 from chervil.cli.story import headline, prospect, tell
 from chervil.cli.terminal import say, wrapped
+from chervil.client import Client
 
 
 @click.command(short_help="Tell the life of a task, and what it waits for.")
@@ -34,6 +35,7 @@ def why(ctx: click.Context, id: str) -> int:  # noqa: A002
     client = open_client(common)
     try:
         report = client.history(id)
+        away = not common.json and _is_away(client, report)
     finally:
         client.close()
     is_unknown = report.get("stage") == "UNKNOWN"
@@ -42,11 +44,20 @@ def why(ctx: click.Context, id: str) -> int:  # noqa: A002
     elif is_unknown:
         say(unknown(client, id))
     else:
-        _show(report, common.app)
+        _show(report, common.app, away=away)
     return exits.UNAVAILABLE if is_unknown else exits.OK
 
 
-def _show(report: Mapping[str, Any], app: str | None) -> None:
+def _is_away(client: Client, report: Mapping[str, Any]) -> bool:
+    """Whether the worker that has the task has lost the connection."""
+    if report.get("stage") not in ("LEASED", "STARTED"):
+        return False
+    stats = client.stats()
+    connected = {worker.get("name") for worker in stats.get("workers", ())}
+    return bool(stats.get("suspended")) and report.get("worker") not in connected
+
+
+def _show(report: Mapping[str, Any], app: str | None, *, away: bool) -> None:
     click.echo(wrapped(headline(report)))
     lines = list(tell(report))
     time = max((len(line.time) for line in lines), default=0)
@@ -54,5 +65,5 @@ def _show(report: Mapping[str, Any], app: str | None) -> None:
     for line in lines:
         start = f"{line.time:>{time}}  {line.after:>{after}}  "
         click.echo(start + wrapped(line.text, indent=len(start)))
-    if what_now := prospect(report, app):
+    if what_now := prospect(report, app, away=away):
         click.echo(wrapped(what_now))

@@ -78,6 +78,8 @@ class Role(Enum):
     PUBLISH = "publish"
     CONSUME = "consume"
     CONTROL = "control"
+    #: Holds the three before.
+    ADMIN = "admin"
 
 
 class TaskOption(IntEnum):

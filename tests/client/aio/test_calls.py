@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from asyncio import run
+from itertools import pairwise
 
 import pytest
 
@@ -22,11 +23,6 @@ def add(app):
         return x + y
 
     return add
-
-
-async def happens(broker, condition):
-    """Waits for something that messages bring about, without holding up the loop."""
-    await asyncio.to_thread(broker.wait_for, condition)
 
 
 def rows(broker):
@@ -141,9 +137,9 @@ def test_a_wait_in_vain_and_a_lost_broker_are_warned_of(app, broker, caplog, mon
     async def main():
         async with app:
             waiting = asyncio.create_task(app.AsyncResult("a").aget())
-            await happens(broker, lambda: broker.counts["Query"] == 1)
+            await broker.happens(lambda: broker.counts["Query"] == 1)
             await asyncio.to_thread(broker.cut_all)
-            await happens(broker, lambda: broker.counts["Watch"] == 2)
+            await broker.happens(lambda: broker.counts["Watch"] == 2)
             broker.finish("a", Stage.SUCCESS)
             assert await waiting is None
 
@@ -180,14 +176,16 @@ def test_an_app_may_be_entered_again(app, broker, add):
 
 
 def test_blocks_on_one_loop_share_its_connection_and_the_last_one_closes_it(app, broker, add):
-    async def handler(pause):
+    async def handler(turn, done):
         async with app:
-            await asyncio.sleep(pause)
+            await turn.wait()
             await add.adelay(1)
-            await asyncio.sleep(pause)
+        done.set()
 
     async def main():
-        await asyncio.gather(*[handler(pause / 200) for pause in range(5)])
+        turns = [asyncio.Event() for _ in range(6)]
+        turns[0].set()
+        await asyncio.gather(*[handler(turn, done) for turn, done in pairwise(turns)])
 
     run(main())
     assert (len(broker.hellos), broker.counts["Publish"]) == (1, 5)

@@ -83,7 +83,7 @@ def test_who_is_cancelled_takes_nothing_from_the_others(broker):
         line = await greeted(broker)
         broker.scripts[m.Stats] = lambda peer, message: True
         lost = asyncio.create_task(ask(line, line.exchange.stats(), later()))
-        await asyncio.sleep(SOON)
+        await broker.happens(lambda: broker.counts["Stats"] == 1)
         broker.scripts.clear()
         lost.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -350,7 +350,8 @@ def test_a_unix_socket_whose_queue_is_full_is_waited_for_until_the_deadline(tmp_
         with pytest.raises(TimeoutError):
             await fill()
         connecting = asyncio.create_task(connect(url, later()))
-        await asyncio.sleep(SOON)
+        await asyncio.sleep(0)
+        assert not connecting.done()
         accepted = [listener.accept()[0] for _ in lines]
         for line in [*lines, await connecting]:
             line.fail(LineBroken("done"))

@@ -14,13 +14,6 @@ def row(id_="a"):
     return [id_, "t", "default", 0, None, None, "json", b"[[],{}]"]
 
 
-@pytest.fixture
-def client(broker):
-    made = Client(broker.found)
-    yield made
-    made.close()
-
-
 async def publish(client, id_):
     await client.aio.publish([row(id_)])
     return client.aio

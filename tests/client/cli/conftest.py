@@ -68,7 +68,22 @@ class Broker:
     countable: set[str] = field(default_factory=set)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def publish(self, rows: list[list[Any]], deadline: float, wait: bool = True) -> None:
+    #: How many seconds each publish and query had; and how long one takes, because the broker is full.
+    deadlines: list[float] = field(default_factory=list)
+    full_for: float | None = None
+
+    def publish(
+        self,
+        rows: list[list[Any]],
+        deadline: float,
+        wait: bool = True,
+        on_full: Callable[[], None] | None = None,
+    ) -> None:
+        self.deadlines.append(deadline)
+        if self.full_for is not None:
+            assert on_full is not None
+            on_full()
+            time.sleep(self.full_for)  # what is tested is how long it took
         self.published += rows
 
     def stats(self) -> dict[str, Any]:
@@ -78,7 +93,8 @@ class Broker:
         self.purged.append(queues)
         return sum(q["ready"] + q["scheduled"] for q in self.report["queues"])
 
-    def query(self, ids: list[str]) -> list[Status]:
+    def query(self, ids: list[str], deadline: float = 10.0) -> list[Status]:
+        self.deadlines.append(deadline)
         known = {status.id: status for status in self.statuses}
         return [known.get(id_, Status(id_, Stage.UNKNOWN, None, None, {})) for id_ in ids]
 

@@ -92,7 +92,7 @@ def test_json_prints_the_id_as_an_object(chervil: Run, broker: Broker) -> None:
 def test_wait_prints_the_result(chervil: Run, broker: Broker) -> None:
     broker.statuses = [Status("i", Stage.SUCCESS, "json", encode("json", 5), {})]
     assert chervil("call", "x", "--wait", "--timeout", "2") == Ran(0, "5\n", "")
-    assert broker.waited == [2.0]
+    assert broker.waited == [pytest.approx(2.0, abs=1.0)]
 
 
 def test_with_an_app_the_task_is_known(chervil: Run, broker: Broker, app: str) -> None:
@@ -157,3 +157,38 @@ def test_mistakes_are_named_and_nothing_is_sent(
 def test_text_that_looks_like_an_option_goes_after_two_dashes(chervil: Run, broker: Broker) -> None:
     chervil("call", "far.away", "--", "--queue", "-1")
     assert sent(broker)[4] == ["--queue", -1]
+
+
+def test_a_timeout_is_for_publishing_and_waiting_together(chervil: Run, broker: Broker) -> None:
+    broker.full_for = 0.2
+    broker.statuses = [Status("mine", Stage.UNKNOWN, None, None, {})]
+    chervil("call", "x", "--task-id", "mine", "--wait", "--timeout", "3")
+    (waited,) = broker.waited
+    assert waited is not None
+    assert 2.0 < waited <= 2.8
+    assert len(broker.deadlines) == 2
+    assert all(2.0 < seconds <= 3 for seconds in broker.deadlines)
+
+
+def test_without_a_timeout_publishing_takes_as_long_as_the_app_says(chervil: Run, broker: Broker) -> None:
+    chervil("call", "x", "--wait")
+    assert (broker.deadlines, broker.waited) == ([10.0], [None])
+
+
+def test_a_timeout_of_nothing_still_publishes_and_asks(chervil: Run, broker: Broker) -> None:
+    chervil("call", "x", "--wait", "--timeout", "0")
+    assert (broker.deadlines, broker.waited) == ([0.1], [0.0])
+
+
+@pytest.mark.parametrize("line", [["--wait", "--timeout", "3"], []])
+def test_waiting_for_a_full_broker_is_told_on_a_terminal(
+    chervil: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch, line: list[str]
+) -> None:
+    broker.full_for = 0.0
+    assert "full" not in chervil("call", "x", *line).err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    seconds = 3 if line else 10
+    assert chervil("call", "x", *line).err.startswith(
+        f"the broker is full; waiting for room for up to {seconds} s\n"
+    )
+    assert "full" not in chervil("call", "x", "-q", *line).err

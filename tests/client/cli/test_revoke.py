@@ -54,7 +54,7 @@ def test_terminate_sends_a_signal_by_its_number_on_linux(
     broker.countable = {"a"}
     broker.statuses = [status(Stage.STARTED, worker="w@h")]
     ran = chervil("revoke", "a", "--terminate", *(["--signal", signal] if signal else []))
-    assert (ran.code, ran.out) == (0, "a: being ended on w@h\n")
+    assert (ran.code, ran.out) == (0, "a: being ended on w@h; killed if it still runs in 10 s\n")
     assert broker.asked == [("revoke", ["a"], True, number)]
 
 

@@ -110,6 +110,25 @@ def test_attempts_are_counted_anew_after_a_rerun() -> None:
     ]
 
 
+@pytest.mark.parametrize("loss", ["lost", "session_lost"])
+def test_no_attempts_are_counted_where_none_follows(loss: str) -> None:
+    """With `acks_late=False` and `reject_on_worker_lost=False` the first loss is the end."""
+    lost = event(loss, worker="w@h", reason="SIGKILL", attempts=1)
+    first, _ = tell(report("FAILURE", lost, event("ended", stage="FAILURE", reason="SIGKILL")))
+    assert first.text.endswith(("SIGKILL; it is not run again", "any more; it is not run again"))
+    first, _ = tell(report("DEAD", lost, event("ended", stage="DEAD", reason="SIGKILL")))
+    assert first.text.endswith(", attempt 1 of 3 was lost")
+
+
+@pytest.mark.parametrize("stage", ["LEASED", "STARTED"])
+def test_a_worker_that_is_away_is_told_with_how_long_it_may_be(stage: str) -> None:
+    text = prospect(report(stage, worker="w@h"), "proj", away=True)
+    assert text.endswith(
+        "; that worker has lost the connection, and the task is kept for it for up to 5 s after a connection "
+        "that closed, 30 s after silence"
+    )
+
+
 def test_a_gap_is_told_and_nothing_is_concluded_across_it() -> None:
     events = [event("due")] * 8 + [event("lost", reason="SIGKILL", attempts=2)]
     lines = list(tell(report("QUEUED", *events, dropped_events=40)))
@@ -144,7 +163,13 @@ def test_headline_says_which_task_and_where_it_is() -> None:
         (report("LEASED", worker="w@h"), "Now: handed to w@h, not started"),
         (report("STARTED", worker="w@h"), f"Now: running on w@h; end it: chervil revoke --terminate {ID}"),
         (report("SUCCESS"), f"It is done. Its result: chervil result {ID}"),
-        (report("FAILURE"), f"What it raised: chervil result {ID}; run it again: chervil retry {ID}"),
+        (
+            report("FAILURE", error={"kind": "exception", "type": "ValueError", "message": "x"}),
+            f"What it raised: chervil result {ID}; run it again: chervil retry {ID}",
+        ),
+        (report("FAILURE", error={"kind": "lost"}), f"Run it again: chervil retry {ID}"),
+        (report("FAILURE", error={"kind": "time_limit"}), f"Run it again: chervil retry {ID}"),
+        (report("FAILURE", error=None), f"Run it again: chervil retry {ID}"),
         (
             report("DEAD"),
             f"It stays parked until somebody runs it again or drops it: chervil retry {ID}, or chervil forget {ID}",

@@ -148,3 +148,21 @@ def test_the_verbs_of_a_tasks_life_ask_the_broker_over_the_wire(chervil: Run) ->
         m.Revoke(0, ["a"], terminate=True, signal=9),
         m.Forget(0, ["a", "b"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "stats", "away"),
+    [
+        ("STARTED", {"suspended": 1, "workers": [{"name": "other@host"}]}, True),
+        ("LEASED", {"suspended": 1, "workers": []}, True),
+        ("STARTED", {"suspended": 1, "workers": [{"name": W}]}, False),
+        ("STARTED", {"suspended": 0, "workers": []}, False),
+        ("QUEUED", {"suspended": 1, "workers": []}, False),
+    ],
+)
+def test_a_worker_that_has_it_and_lost_its_connection_is_told(
+    chervil: Run, broker: Broker, stage: str, stats: dict[str, Any], away: bool
+) -> None:
+    broker.life = {**died_twice(), "stage": stage, "worker": W}
+    broker.report |= stats
+    assert ("that worker has lost the connection" in chervil("why", ID).out) is away
