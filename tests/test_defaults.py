@@ -13,7 +13,7 @@ from chervil_broker import broker, commands, peer, sessions, strangers
 from chervil_broker.engine import history
 from chervil_broker.engine.state import CLOSED_PERCENT, FULL_PERCENT, EngineConfig
 from chervil_broker.options import BrokerOptions
-from chervil_worker import outbox, slots
+from chervil_worker import outbox, slot, slots
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +53,7 @@ def number(what: str) -> float:
         ("tasks in a frame", limits.ROWS_MAX),
         ("an id", limits.ID_MAX),
         ("a task, queue or client name", limits.NAME_MAX),
+        ("a running task that was sent a signal to end it is killed after", slot.TERMINATE_GRACE_NS / 1e9),
         ("a worker whose socket closed keeps its tasks for", limits.GRACE_CLOSED_MS),
         ("a worker that was silent keeps its tasks for", limits.GRACE_SILENT_MS),
         (

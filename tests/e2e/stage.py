@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -13,11 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from chervil import Chervil
 from tests.faults.proxy import Proxy
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 20.0
+#: For what takes heartbeats and graces as long as they really are: part of `make test`, but not of CI.
+REAL_TIME = pytest.mark.skipif("CI" in os.environ, reason="takes two heartbeats and more of real time")
 
 
 class Process:
@@ -101,10 +106,9 @@ class Stage:
         self._stack.callback(process.stop)
         return process
 
-    def broker(self, *flags: str) -> Process:
-        broker = self.run(
-            "broker", ["chervil_broker", "--memory", "--unix", str(self.folder / "broker.sock"), *flags]
-        )
+    def broker(self, *flags: str, module: str = "chervil_broker") -> Process:
+        command = [module, "--memory", "--unix", str(self.folder / "broker.sock"), *flags]
+        broker = self.run("broker", command, PYTHONPATH=str(ROOT))
         broker.wait_for("ready")
         return broker
 
@@ -191,8 +195,6 @@ def wait_until_gone(pids: list[int], deadline: float) -> list[int]:
             with contextlib.suppress(ProcessLookupError):
                 handle = os.pidfd_open(pid)
                 try:
-                    import select
-
                     select.select([handle], [], [], max(0.0, end - time.monotonic()))
                 finally:
                     os.close(handle)

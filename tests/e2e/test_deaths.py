@@ -3,13 +3,15 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from chervil.exceptions import WorkerLostError
+from chervil.protocol.limits import GRACE_SILENT_MS
 from tests.e2e import tasks
-from tests.e2e.stage import KILL, Stage, alive, until, wait_until_gone
+from tests.e2e.stage import KILL, REAL_TIME, Stage, alive, until, wait_until_gone
 
 pytestmark = pytest.mark.e2e
 
@@ -46,34 +48,6 @@ def test_a_task_that_kills_its_process_every_time_ends_dead(stage):
     assert tasks.add.delay(1, 2).get(timeout=10) == 3
 
 
-def test_a_killed_worker_leaves_no_process_and_its_tasks_go_to_another(stage):
-    stage.broker()
-    worker = stage.worker("-c", "2")
-    stage.app()
-    stage.fifo("one", "two")
-    results = [tasks.stuck_the_first_time.delay(name) for name in ("one", "two")]
-    children = [stage.read_pid(name) for name in ("one", "two")]
-    worker.signal(KILL)
-    worker.ended()
-    assert wait_until_gone(children, 10) == []
-    stage.worker("-c", "2")
-    assert all("ran again" in result.get(timeout=10) for result in results)
-
-
-def test_a_killed_nursery_takes_the_worker_down_and_nothing_is_lost(stage):
-    stage.broker()
-    worker = stage.worker("-c", "1")
-    stage.app()
-    stage.fifo("pid")
-    result = tasks.stuck_the_first_time.delay("pid")
-    child = stage.read_pid("pid")
-    os.kill(parent_of(child), KILL)
-    assert worker.ended() != 0
-    assert wait_until_gone([child], 10) == []
-    stage.worker("-c", "1")
-    assert "ran again" in result.get(timeout=10)
-
-
 def test_term_lets_running_tasks_finish_and_hands_back_the_rest(stage):
     stage.broker()
     worker = stage.worker("-c", "1")
@@ -90,22 +64,6 @@ def test_term_lets_running_tasks_finish_and_hands_back_the_rest(stage):
     second = stage.worker("-c", "1", "-n", "second@here")
     assert [each.get(timeout=10) for each in waiting] == [n + 1 for n in range(50)]
     second.stop()
-
-
-def test_a_second_term_cuts_running_tasks_off_and_they_run_again(stage):
-    stage.broker()
-    worker = stage.worker("-c", "1")
-    stage.app()
-    stage.fifo("pid")
-    result = tasks.stuck_the_first_time.delay("pid")
-    child = stage.read_pid("pid")
-    worker.signal(signal.SIGTERM)
-    worker.wait_for("stopping when what runs is done (tasks: 1)")
-    worker.signal(signal.SIGTERM)
-    assert worker.ended() == 1
-    assert not alive(child)
-    stage.worker("-c", "1")
-    assert "ran again" in result.get(timeout=10)
 
 
 def test_a_worker_waits_for_a_broker_and_finds_the_next_one(stage):
@@ -192,13 +150,14 @@ class Trio:
             until(lambda result=result: result.stage == "STARTED", "reported as started")
 
 
-def test_killed_nursery_is_a_child_death(stage):
+def test_killed_nursery_takes_the_worker_down_and_is_a_child_death(stage):
     stage.broker()
     worker = stage.worker("-c", "3")
     stage.app()
     trio = Trio(stage)
     os.kill(parent_of(trio.children[0]), KILL)
     assert worker.ended() != 0
+    assert wait_until_gone(trio.children, 10) == []
     assert lost(trio.early)
     assert lost(trio.once)
     stage.worker("-c", "1")
@@ -236,6 +195,39 @@ def test_session_lost_for_longer_than_the_grace_gives_its_tasks_to_others(stage)
         for child in trio.children:
             os.kill(child, KILL)
     first.wait_for("connected to the broker again")
+    assert trio.late.stage == "SUCCESS"
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize(
+    ("module", "grace"),
+    [
+        ("tests.e2e.hasty_broker", GRACE_SILENT_MS / 10_000),
+        pytest.param("chervil_broker", GRACE_SILENT_MS / 1000, marks=REAL_TIME),
+    ],
+)
+def test_worker_that_is_silent_for_longer_than_the_grace_loses_its_tasks_to_others(stage, module, grace):
+    broker = stage.broker(module=module)
+    silent = stage.worker("-c", "3", "-n", "silent@here")
+    stage.app()
+    trio = Trio(stage)
+    stage.worker("-c", "1", "-n", "second@here")
+    silent.signal(signal.SIGSTOP)
+    try:
+        broker.wait_for(f"silent@here is gone; what it has is kept for it for {grace:g} s", deadline=31)
+        kept_since = time.monotonic()
+        assert [result.stage for result in (trio.late, trio.once, trio.early)] == ["STARTED"] * 3
+        assert trio.late.get(timeout=grace + 10) == "ran again, attempts lost: 1"
+        assert time.monotonic() - kept_since >= grace - 0.5, "half a second until the line was read"
+        assert trio.once.get(timeout=10) == "ran again, attempts lost: 1"
+        assert lost(trio.early)
+    finally:
+        silent.signal(signal.SIGCONT)
+    silent.wait_for("the broker did not keep this worker's session")
+    for child in trio.children:
+        os.kill(child, KILL)
+    silent.signal(signal.SIGTERM)
+    assert silent.ended() == 0
     assert trio.late.stage == "SUCCESS"
 
 

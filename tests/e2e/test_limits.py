@@ -57,6 +57,16 @@ def test_hard_limit_is_a_failure_and_no_lost_attempt(road):
     assert len(road.lines("runs")) == 1
 
 
+def test_hard_limit_of_a_task_that_is_acked_early_is_the_same_failure(road):
+    road.fifo("pid")
+    hanging = tasks.stuck_acked_early.apply_async(("pid",), time_limit=0.5)
+    child = road.read_pid("pid")
+    limited(hanging)
+    assert wait_until_gone([child], 5) == []
+    assert tasks.add.delay(1, 2).get(timeout=10) == 3
+    assert len(road.lines("runs")) == 1
+
+
 def test_calls_limit_counts_before_the_tasks(road):
     with pytest.raises(SoftTimeLimitExceeded):
         tasks.run_for.apply_async(("runs", 30), soft_time_limit=0.3).get(timeout=10)
@@ -177,7 +187,7 @@ def test_revoke_without_terminate_lets_a_running_task_finish(road):
     assert holding.get(timeout=10) == "let go"
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGKILL])
+@pytest.mark.parametrize("number", [None, signal.SIGKILL, signal.SIGINT])
 def test_terminate_ends_a_running_task_and_no_other(stage, number):
     stage.broker()
     stage.worker("-c", "2")

@@ -1,6 +1,5 @@
 """Connections that break while tasks run and callers wait: what a session is for."""
 
-import os
 import signal
 import threading
 import time
@@ -9,7 +8,7 @@ import pytest
 
 from chervil.exceptions import PublishUnconfirmed
 from tests.e2e import tasks
-from tests.e2e.stage import Stage, until
+from tests.e2e.stage import REAL_TIME, Stage, until
 from tests.faults.proxy import Direction, Proxy
 
 pytestmark = pytest.mark.e2e
@@ -52,12 +51,49 @@ def test_many_cuts_one_after_another_have_each_task_run_once(stage, proxy):
     stage.worker("-c", "2", url=proxy.url)
     stage.app()
     results = tasks.run_for.delay_many([(f"run{n}", 0.1) for n in range(40)])
+    cuts = 0
     for _ in range(8):
         time.sleep(0.2)  # the rate of the cuts; nothing is waited for
-        proxy.cut(all_=True)
+        cuts += proxy.cut(all_=True)
+    assert cuts >= 4, "it was back before most of them"
     assert [result.get(timeout=30) for result in results] == [f"run{n}" for n in range(40)]
     repeated = [n for n in range(40) if len(stage.lines(f"run{n}")) != 2]
     assert not repeated
+
+
+@pytest.mark.parametrize(("lost", "duplicates"), [(Direction.TO_BROKER, 0), (Direction.TO_CLIENT, 1)])
+def test_completion_is_sent_again_when_it_or_its_answer_was_lost(stage, proxy, lost, duplicates):
+    stage.fifo("held", "held.go")
+    worker = stage.worker("-c", "1", url=proxy.url)
+    app = stage.app()
+    result = tasks.hold.delay("held")
+    stage.read_pid("held")
+    until(lambda: result.stage == "STARTED", "all that comes before the completion has passed")
+    proxy.stall(lost)
+    (stage.folder / "held.go").write_text("go")
+    until(lambda: proxy.counts["swallowed"], f"what goes {lost.name} is lost")
+    assert result.stage == ("SUCCESS" if duplicates else "STARTED")
+    proxy.cut(all_=True)
+    worker.wait_for("connected to the broker again")
+    assert result.get(timeout=10) == "let go"
+    until(lambda: app.client.stats()["counters"]["duplicate_completions"] == duplicates, "it came again")
+    assert app.client.stats()["counters"]["delivered"] == 1
+
+
+def test_delivery_that_never_arrived_comes_again_unflagged_and_uncharged(stage, proxy):
+    worker = stage.worker("-c", "1", url=proxy.url)
+    client = stage.app().client
+    assert proxy.stall(Direction.TO_CLIENT) == 1
+    result = tasks.add.delay(1, 2)
+    until(lambda: proxy.counts["swallowed"], "the delivery is lost")
+    assert result.stage == "LEASED"
+    proxy.cut(all_=True)
+    worker.wait_for("connected to the broker again")
+    assert result.get(timeout=10) == 3
+    story = client.history(result.id)
+    events = {event["event"]: event for event in story["events"]}
+    assert events["released"]["reason"] == "it never reached its worker"
+    assert (events["delivered"]["redelivered"], story["attempts"]) == (False, 0)
 
 
 def test_early_acked_task_survives_a_cut_too(stage, proxy):
@@ -155,7 +191,7 @@ def test_broker_that_has_forgotten_everything_is_served_again(stage):
     assert worker.ended() == 0
 
 
-@pytest.mark.skipif("CI" in os.environ, reason="takes two heartbeats and more of real time")
+@REAL_TIME
 @pytest.mark.parametrize("direction", list(Direction))
 def test_stalled_connection_is_noticed_within_two_heartbeats(stage, proxy, direction):
     worker = stage.worker("-c", "1", url=proxy.url)

@@ -68,7 +68,8 @@ class Proxy:
         self._delay = 0.0
         self._timers: set[asyncio.TimerHandle] = set()
         self._handlers: set[asyncio.Task[None]] = set()
-        #: What was done: "cut", "cut mid-frame", "stalled", "refused", and "connections" that came.
+        #: What was done: "cut", "cut mid-frame", "stalled", "refused", the "connections" that came, and the
+        #: reads of stalled ones that were "swallowed".
         self.counts: Counter[str] = Counter()
         self._thread.start()
         self._wait(self._open())
@@ -196,6 +197,7 @@ class Proxy:
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 if direction in pair.stalled:
+                    self.counts["swallowed"] += 1
                     continue
                 if pair.left is not None:
                     data, pair.left = data[: pair.left], max(0, pair.left - len(data))

@@ -99,8 +99,9 @@ def publishes(self: Task, x: int) -> int:
 
 @app.task(bind=True, acks_late=False)
 def once(self: Task, x: int) -> int:
-    """At most once: a FAILURE where its process or its worker is lost."""
+    """At most once: a FAILURE where its process or its worker is lost. Long enough for faults to hit it."""
     begin(self, x)
+    time.sleep(LONGER_SECONDS)
     finish(self)
     return 2 * x
 

@@ -103,6 +103,11 @@ def test_waiter_told_that_a_confirmed_id_is_unknown_is_a_loss():
     assert "a waiter was told" in only(check(history(given=[said]), meaning), LOST)
 
 
+def test_waiter_told_that_an_id_is_unknown_before_it_was_confirmed_lost_nothing():
+    said = given(stage="UNKNOWN", value=None, at=published().told_at)
+    assert check(history(given=[said]), meaning).ok
+
+
 def test_evicted_result_is_a_record():
     assert check(history(finals=[final(stage="EVICTED", value=None)]), meaning).ok
 

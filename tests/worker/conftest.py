@@ -1,17 +1,22 @@
 """Real worker processes against a scripted broker."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.worker.broker import DEADLINE, ScriptedBroker
+from chervil_worker import children
+from tests.worker.broker import DEADLINE, ScriptedBroker, row
+from tests.worker.rig import Clock
 
 APP = '''
 import os, signal, socket, subprocess, sys, time
@@ -98,7 +103,7 @@ def process():
     """What a child has inherited."""
     return {
         "group": os.getpgid(0) == os.getpid(),
-        "int": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+        "int": signal.getsignal(signal.SIGINT) is signal.SIG_DFL,
         "term": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
         "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
     }
@@ -177,6 +182,28 @@ def wait_until_said(worker: Worker, text: str) -> None:
         time.sleep(0.01)
 
 
+def run_endless(broker: ScriptedBroker, folder: Path, **more: Any) -> int:
+    """Has the worker run task 1, which does not end by itself; the process id of its child."""
+    note = folder / "note"
+    broker.deliver(row(1, "proj.note_and_wait", str(note), str(folder / "never"), **more))
+    return int(wait_for_file(note))
+
+
+@contextmanager
+def no_descriptor_left(pid: int) -> Iterator[None]:
+    """A process can open nothing meanwhile."""
+    folder = Path(f"/proc/{pid}/fd")
+    taken = {int(path.name) for path in list(folder.iterdir()) if path.is_symlink()}
+    free = next(number for number in count() if number not in taken)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
 class Watched:
     """Processes whose end can be waited for, though they are not ours to wait for."""
 
@@ -195,6 +222,14 @@ class Watched:
         finally:
             for descriptor in self._descriptors:
                 os.close(descriptor)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What time it is for the link's children."""
+    clock = Clock()
+    monkeypatch.setattr(children, "time", clock)
+    return clock
 
 
 @pytest.fixture

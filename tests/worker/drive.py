@@ -6,8 +6,9 @@ from typing import Any
 from chervil.protocol import Message, Outcome, WelcomeOption, unpack_failure
 from chervil.protocol.messages import Complete, Completed, Resume, Started, Welcome
 from chervil_worker.machine import Kill, Machine, Spawn
-from chervil_worker.slots import LONG_RUN_NS
+from chervil_worker.slot import LONG_RUN_NS
 from chervil_worker.tasks import Task
+from chervil_worker.terms import Terms
 from tests.worker.broker import row
 
 #: A run that is known to be long by then.
@@ -38,8 +39,8 @@ class Child:
 class Drive:
     """What the link is to a machine, and what children are to the link."""
 
-    def __init__(self, count: int = 1, limits: dict[str, list[Any]] | None = None) -> None:
-        self.machine = Machine(count, ["q"], ["add"], limits or {}, 7)
+    def __init__(self, count: int = 1, terms: dict[str, Terms] | None = None) -> None:
+        self.machine = Machine(count, ["q"], ["add"], terms or {}, 7)
         self.now = 0
         self.children: dict[int, Child] = {}
         self.sent: list[Message] = []
@@ -207,7 +208,7 @@ def inventory_of(messages: list[Message]) -> dict[int, int]:
     }
 
 
-def connected(count: int = 1, limits: dict[str, list] | None = None) -> Drive:
-    drive = Drive(count, limits)
+def connected(count: int = 1, terms: dict[str, Terms] | None = None) -> Drive:
+    drive = Drive(count, terms)
     drive.connect()
     return drive

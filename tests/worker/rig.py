@@ -156,13 +156,24 @@ def take(child: socket.socket) -> int:
     return packet.number
 
 
+def receive_answer(link: socket.socket) -> packets.Packet | None:
+    """What a child answers next, put together from its parts; None at its end."""
+    parts = []
+    while (packet := packets.receive(link)) is not None:
+        assert packet.payload is not None
+        parts.append(packet.payload)
+        if not packet.number & packets.MORE:
+            return packets.Packet(packet.number, b"".join(parts), packet.descriptors)
+    return None
+
+
 def unread(child: socket.socket) -> int:
     """How many packets a child has before it; they are read then."""
     return len(packets.take_back(child))
 
 
 def answer(child: socket.socket, number: int, value: bytes = b"1") -> None:
-    packets.send(child, number, packets.pack([Outcome.SUCCESS, "json", value, None]))
+    packets.send_in_parts(child, number, packets.pack([Outcome.SUCCESS, "json", value, None]))
 
 
 def play(story: Callable[[Rig], Coroutine[Any, Any, None]], count: int = 1) -> None:

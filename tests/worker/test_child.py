@@ -210,8 +210,7 @@ def test_children_draw_different_random_numbers(
 ):
     start_worker("-c", "1")
     broker.greet()
-    broker.deliver(row(1, "proj.draw"), row(2, "proj.kill_self"), row(3, "proj.draw"))
-    broker.until(lambda: len(broker.rows) >= 3)
+    run_all(broker, [row(1, "proj.draw"), row(2, "proj.kill_self"), row(3, "proj.draw")])
     drawn = results(broker)
     assert drawn[task_id(1)] != drawn[task_id(3)]
 

@@ -14,6 +14,8 @@ from chervil.protocol import Outcome, TaskOption, unpack_failure
 from chervil_worker import packets
 from chervil_worker.child import READY
 from tests.worker.broker import DEADLINE, row
+from tests.worker.conftest import no_descriptor_left
+from tests.worker.rig import receive_answer
 
 LIMIT = 1_000_000
 
@@ -23,7 +25,7 @@ import signal, socket, sys
 from odd import app
 from chervil_worker import child, log, options, terms
 log.set_up("text", 20)
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in every child
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in every child
 special = terms.special_terms(app.tasks, app.conf, options.WorkerOptions(concurrency=1))
 sys.exit(child.Child(app, "me@here", special).serve(socket.socket(fileno=int(sys.argv[1]))))
 """
@@ -62,7 +64,7 @@ def deep(levels):
 VALUES = {
     "object": Silent, "exit": lambda: Trap(SystemExit(3)), "interrupt": lambda: Trap(KeyboardInterrupt()),
     "zero": lambda: Trap(ZeroDivisionError("no")), "deep": lambda: deep(100_000), "set": lambda: {1},
-    "key": lambda: {Silent(): 1},
+    "key": lambda: {Silent(): 1}, "large": lambda: "x" * 100_000,
 }
 
 @app.task(name="value")
@@ -235,9 +237,10 @@ class Alone:
 
     def run(self, name: str, *args: Any, **more: Any) -> list[Any]:
         self.ask(name, *args, **more)
-        answer = packets.receive(self.sock)
+        answer = receive_answer(self.sock)
         assert answer is not None, self.said()
         assert answer.number == self._asked
+        assert answer.payload is not None
         parts = packets.unpack(answer.payload)
         assert isinstance(parts, list)
         return parts
@@ -303,6 +306,22 @@ def test_memory_that_runs_out_is_a_failure_and_the_child_goes_on(child: Alone, t
     assert record.type == "builtins.MemoryError"
     assert f"in {task}" in str(record.traceback)
     assert child.run("add", 1, 2)[2] == b"3"
+
+
+def test_large_result_of_a_task_that_leaves_no_descriptor_arrives(child: Alone):
+    with no_descriptor_left(child.process.pid):
+        outcome, codec, body, _ = child.run("value", "large")
+    assert (outcome, codec, len(body)) == (Outcome.SUCCESS, "json", 100_002)
+
+
+def test_arguments_that_no_descriptor_is_left_for_go_back_unstarted_and_the_process_ends(child: Alone):
+    with no_descriptor_left(child.process.pid):
+        outcome, _, body, options = child.run("add", "x" * 50_000, "y")
+        assert (outcome, options) == (Outcome.RELEASE, None)
+        assert body == b"the process had no descriptor left for its arguments"
+        assert packets.receive(child.sock) is None
+    assert "no descriptor is left for a task's arguments" in child.said()
+    assert child.process.returncode == 1
 
 
 @pytest.mark.parametrize("how", ["close", "null", "socket"])

@@ -1,30 +1,20 @@
 """The link's children: their sockets in one process, with the test as nursery and child; then real ones."""
 
 import asyncio
-import errno
-import os
 import signal
 import socket
 import subprocess
-from typing import Any
 
 import pytest
 
 from chervil.protocol import Outcome
-from chervil_worker import children as module
 from chervil_worker import control, outbox, packets, slots
 from chervil_worker.child import READY
 from chervil_worker.children import ASKED_MAX
-from chervil_worker.slots import DEPTH_MAX, LONG_RUN_NS
+from chervil_worker.slot import LONG_RUN_NS
+from chervil_worker.slots import DEPTH_MAX
 from tests.worker.broker import DEADLINE
 from tests.worker.rig import Clock, Rig, answer, play, take, unread
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
 
 
 def test_child_is_sent_nothing_before_it_is_ready(clock: Clock):
@@ -240,10 +230,10 @@ def test_full_socket_keeps_tasks_in_the_link_until_the_child_answers(clock: Cloc
         child = await rig.child(0)
         await rig.deepen(child, DEPTH_MAX)
         ids = rig.deliver(DEPTH_MAX, bytes(packets.INLINE_MAX))
-        held = rig.slots.load(0)
+        held = len(rig.slots[0].sent)
         assert 1 < held < DEPTH_MAX
         rig.turn()
-        assert rig.slots.load(0) == held, "a full socket is left alone"
+        assert len(rig.slots[0].sent) == held, "a full socket is left alone"
         while len(rig.outcomes) < DEPTH_MAX:
             done = len(rig.outcomes)
             answer(child, take(child))
@@ -252,30 +242,6 @@ def test_full_socket_keeps_tasks_in_the_link_until_the_child_answers(clock: Cloc
         assert [id_ for id_, *_ in rig.outcomes] == ids
 
     play(story)
-
-
-def test_task_that_no_descriptor_is_left_for_is_tried_again(
-    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.001)
-
-    def refuse(*given: Any) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    async def story(rig: Rig) -> None:
-        child = await rig.child(0)
-        with monkeypatch.context() as patched:
-            patched.setattr(packets, "send", refuse)
-            changes = rig.changes
-            rig.deliver(1)
-        with pytest.raises(BlockingIOError):
-            take(child)
-        await rig.until(lambda: rig.changes > changes)
-        rig.turn()
-        assert take(child) == 1
-
-    play(story)
-    assert "add[00000000-0000-0000-0000-000000000001] waits: [Errno 24]" in caplog.text
 
 
 def test_take_back_leaves_the_head_with_its_child_and_counts_answers(clock: Clock):
@@ -338,7 +304,7 @@ def test_task_that_its_child_does_not_begin_is_not_reported_started_and_goes_to_
         deaf = await rig.child(0)
         willing = await rig.child(1)
         (id_,) = rig.deliver(1)
-        assert rig.slots.load(0) == 1
+        assert len(rig.slots[0].sent) == 1
         clock.now += LONG_RUN_NS + 1
         rig.tick(clock.now)
         assert rig.reported == []
@@ -397,7 +363,7 @@ def test_no_task_is_sent_to_a_child_whose_process_id_is_not_known(clock: Clock):
         changes = rig.changes
         await rig.until(lambda: rig.changes > changes)
         rig.deliver(1)
-        assert rig.slots.load(0) == 0
+        assert len(rig.slots[0].sent) == 0
         rig.children.born(0, 77)
         rig.turn()
         assert take(rig.spawned[0][1]) == 1

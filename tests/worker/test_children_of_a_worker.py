@@ -120,3 +120,16 @@ def test_child_that_dies_at_start_is_replaced_only_after_a_while(
     assert count.read_text() == "x"
     wait_until_said(worker, "replaced in 2 s")
     assert count.read_text() == "xx"
+
+
+def test_timeout_that_the_app_sets_for_its_sockets_does_not_end_a_child_that_waits(
+    start_worker: StartWorker, broker: ScriptedBroker, proj: Path
+):
+    (proj / "hasty.py").write_text("import socket\nsocket.setdefaulttimeout(0.05)\nfrom proj import app\n")
+    worker = start_worker("-c", "2", module="hasty")
+    broker.greet()
+    broker.deliver(row(1, "proj.nap", 0.5))  # the other child waits meanwhile
+    broker.until(lambda: broker.rows)
+    assert stop(worker, broker) == 0
+    assert "TimeoutError" not in worker.said()
+    assert "died" not in worker.said()

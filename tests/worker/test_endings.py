@@ -1,18 +1,20 @@
+import logging
 import signal
 
 import pytest
 
-from chervil.protocol import FAILURE_CODEC, Outcome, unpack_failure
-from chervil_worker.endings import Mark, Why, after_death, describe, revoked
-from chervil_worker.tasks import Task, TaskTerms
+from chervil.protocol import FAILURE_CODEC, Outcome, TaskOption, unpack_failure
+from chervil_worker.endings import Mark, Why, after_death, describe, in_vain, revoked
+from chervil_worker.tasks import Task
+from chervil_worker.terms import PLAIN, Terms
 
 HOW = "SIGSEGV (pid 7)"
 
 
-def task(**terms: object) -> Task:
-    made = Task(bytes(16), 1, "t", b"", attempt=2)
+def task(terms: Terms = PLAIN, options: dict[int, int] | None = None) -> Task:
+    made = Task(bytes(16), 1, "t", b"", attempt=2, options=options)
     made.number = 5
-    made.terms = TaskTerms(**terms)  # type: ignore[arg-type]
+    made.terms = terms
     return made
 
 
@@ -28,7 +30,9 @@ def test_task_that_was_not_begun_is_called_off_with_a_record():
 def test_death_without_a_signal_of_ours_is_the_tasks_own():
     (outcome, codec, body, options), line = after_death(task(), None, HOW)
     assert (outcome, codec, body, options) == (Outcome.LOST, None, b"SIGSEGV (pid 7), on attempt 2", None)
-    assert line.text == f"t[00000000-0000-0000-0000-000000000000] lost on attempt 2: its process died: {HOW}"
+    assert line.text == (
+        f"t[00000000-0000-0000-0000-000000000000] lost on attempt 2: its process died: {HOW}; it runs again"
+    )
     assert (line.task_name, line.task_id) == ("t", "00000000-0000-0000-0000-000000000000")
 
 
@@ -44,13 +48,49 @@ def test_death_without_a_signal_of_ours_is_the_tasks_own():
     ],
 )
 def test_death_means_what_the_signal_was_sent_for(mark: Mark | None, outcome: int, kind: str | None):
-    parts, _ = after_death(task(limit_ns=10**9, fail_on_lost=True), mark, HOW)
+    parts, _ = after_death(task(Terms(hard_ms=1000, fail_on_lost=True)), mark, HOW)
     assert parts[0] == outcome
     if kind is None:
         assert parts[3] == {2: True}
     else:
         assert parts[2] is not None
         assert unpack_failure(parts[2]).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("terms", "limit", "outcome", "follows"),
+    [
+        (PLAIN, 3, Outcome.LOST, "it runs again"),
+        (PLAIN, 2, Outcome.LOST, "it is parked as DEAD, as its delivery limit is 2"),
+        (Terms(early=True), 3, Outcome.LOST, "it ends as FAILURE, as it runs at most once"),
+        (Terms(fail_on_lost=True), 3, Outcome.FAILURE, "it ends as FAILURE (reject_on_worker_lost=False)"),
+    ],
+)
+def test_loss_says_what_follows(terms: Terms, limit: int, outcome: int, follows: str):
+    parts, line = after_death(task(terms, {int(TaskOption.DELIVERY_LIMIT): limit}), None, HOW)
+    assert parts[0] == outcome
+    assert f"; {follows}" in line.text
+
+
+@pytest.mark.parametrize(
+    ("terms", "follows"),
+    [
+        (PLAIN, "runs again, uncharged"),
+        (Terms(early=True), "ends as FAILURE, as it had begun and runs at most"),
+    ],
+)
+def test_task_that_was_cut_off_says_what_follows(terms: Terms, follows: str):
+    parts, line = after_death(task(terms), Mark(Why.STOPPED, signal.SIGKILL, 5), HOW)
+    assert parts[0] == Outcome.RELEASE, "and the broker makes of it what follows"
+    assert f"was cut off and {follows}" in line.text
+
+
+@pytest.mark.parametrize(("forgotten", "follows"), [(True, "publish it again"), (False, "has it run again")])
+def test_end_that_came_too_late_is_a_warning_that_says_what_follows(forgotten: bool, follows: str):
+    line = in_vain(task(), "SUCCESS", forgotten=forgotten)
+    assert line.level == logging.WARNING
+    assert "came to its end (SUCCESS), and that is dropped" in line.text
+    assert follows in line.text
 
 
 @pytest.mark.parametrize(

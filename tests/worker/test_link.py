@@ -4,13 +4,31 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from chervil.protocol import Outcome, unpack_failure
 from chervil.protocol.messages import Cancel, Complete, Completed, Error, Goodbye
 from tests.worker.broker import ScriptedBroker, results, row, run_all, task_id
-from tests.worker.conftest import StartWorker, Watched, stop, wait_for_file, wait_until_said
+from tests.worker.conftest import (
+    StartWorker,
+    Watched,
+    no_descriptor_left,
+    run_endless,
+    stop,
+    wait_for_file,
+    wait_until_said,
+)
 
 #: Long enough for any machine; the design's figure is 2 s.
 GONE_SECONDS = 10.0
+
+
+def run_gated(broker: ScriptedBroker, folder: Path) -> Path:
+    """Has the worker run task 1, a long run, until this file is there."""
+    gate = folder / "gate"
+    broker.deliver(row(1, "proj.wait_for", str(gate)))
+    broker.until(lambda: broker.started)
+    return gate
 
 
 def test_subscribes_with_queues_task_names_and_process_id(start_worker: StartWorker, broker: ScriptedBroker):
@@ -70,6 +88,19 @@ def test_large_arguments_and_results_pass(start_worker: StartWorker, broker: Scr
     assert results(broker) == {task_id(1): long + "z", task_id(2): "x" * 500_000}
 
 
+def test_large_results_arrive_though_the_link_has_no_descriptor_left(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    run_all(broker, [row(1, "proj.add", 1, 2)])
+    with no_descriptor_left(worker.pid):
+        broker.deliver(row(2, "proj.big", 500_000))
+        broker.until(lambda: task_id(2) in broker.outcomes())
+    assert results(broker)[task_id(2)] == "x" * 500_000
+    assert stop(worker, broker) == 0
+
+
 def test_warm_stop_waits_for_running_tasks_and_returns_the_rest(
     start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
 ):
@@ -111,9 +142,7 @@ def test_second_signal_cuts_running_tasks_off(
 ):
     worker = start_worker("-c", "2")
     broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
-    child = Watched([int(wait_for_file(note))])
+    child = Watched([run_endless(broker, tmp_path)])
     worker.signal(signal.SIGINT)
     broker.until(lambda: "once more" in worker.said())
     worker.signal(signal.SIGTERM)
@@ -123,7 +152,7 @@ def test_second_signal_cuts_running_tasks_off(
     ((_, _, outcome, _, body, options, _),) = broker.rows
     assert (outcome, body, options) == (Outcome.RELEASE, b"worker stopped", {2: True})
     assert broker.said_goodbye
-    assert "goes back to the broker: worker stopped" in worker.said()
+    assert "was cut off and runs again, uncharged: worker stopped" in worker.said()
 
 
 def test_cold_stop_while_the_broker_is_away_tells_it_when_it_comes_back_at_once(
@@ -131,9 +160,7 @@ def test_cold_stop_while_the_broker_is_away_tells_it_when_it_comes_back_at_once(
 ):
     worker = start_worker("-c", "1")
     broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
-    child = Watched([int(wait_for_file(note))])
+    child = Watched([run_endless(broker, tmp_path)])
     broker.hang_up()
     wait_until_said(worker, "lost the broker")
     worker.signal(signal.SIGTERM)
@@ -152,9 +179,7 @@ def test_cold_stop_without_a_broker_ends_all_the_same(
 ):
     worker = start_worker("-c", "1")
     broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
-    child = Watched([int(wait_for_file(note))])
+    child = Watched([run_endless(broker, tmp_path)])
     broker.stop_listening()
     broker.hang_up()
     worker.signal(signal.SIGTERM)
@@ -165,14 +190,28 @@ def test_cold_stop_without_a_broker_ends_all_the_same(
     assert "did not confirm, completions: 1" in worker.said()
 
 
+def test_warm_stop_after_a_broker_that_keeps_nothing_has_stopped_waits_for_nobody(
+    start_worker: StartWorker, broker: ScriptedBroker
+):
+    worker = start_worker("-c", "1")
+    broker.greet()
+    broker.answers_completions = False
+    broker.deliver(row(1, "proj.add", 1, 2))
+    broker.until(lambda: broker.rows)
+    broker.stop_listening()
+    broker.send(Goodbye("SHUTDOWN"))
+    broker.until_closed()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 1, "long before the broker would have given up on us"
+    assert "did not confirm, completions: 1" in worker.said()
+
+
 def test_kill_9_of_the_nursery_ends_the_worker_without_orphans(
     start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
 ):
     worker = start_worker("-c", "2")
     broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
-    wait_for_file(note)
+    run_endless(broker, tmp_path)
     nursery, children = worker.tree()
     tree = Watched(children)
     os.kill(nursery, signal.SIGKILL)
@@ -260,9 +299,7 @@ def test_task_that_finished_while_the_broker_was_away_is_told_when_it_is_back(
 ):
     worker = start_worker("-c", "1")
     broker.greet()
-    gate = tmp_path / "gate"
-    broker.deliver(row(1, "proj.wait_for", str(gate)))
-    broker.until(lambda: broker.started)
+    gate = run_gated(broker, tmp_path)
     broker.send(Goodbye("SHUTDOWN", "be right back"))
     broker.until_closed()
     broker.accept()
@@ -279,9 +316,7 @@ def test_broker_that_was_started_anew_is_named_and_running_tasks_finish_for_noth
 ):
     worker = start_worker("-c", "2")
     broker.greet()
-    gate = tmp_path / "gate"
-    broker.deliver(row(1, "proj.wait_for", str(gate)))
-    broker.until(lambda: broker.started)
+    gate = run_gated(broker, tmp_path)
     broker.hang_up()
     broker.accept()
     broker.welcome(instance=b"j")
@@ -292,6 +327,7 @@ def test_broker_that_was_started_anew_is_named_and_running_tasks_finish_for_noth
     assert stop(worker, broker) == 0
     assert "started anew and has forgotten its tasks (--memory)" in worker.said()
     assert "whose results are dropped: 1" in worker.said()
+    assert "came to its end (SUCCESS), and that is dropped" in worker.said()
     assert "tasks that finished after their session was over, and did not count: 1" in worker.said()
 
 
@@ -337,24 +373,24 @@ def test_task_that_runs_at_most_once_is_claimed_before_it_begins(
     assert stop(worker, broker) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_running_task_that_is_called_off_with_a_signal_is_revoked(
-    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path, number: signal.Signals
 ):
     worker = start_worker("-c", "1")
     broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
-    child = Watched([int(wait_for_file(note))])
-    broker.send(Cancel([[task_id(1), 1, int(signal.SIGTERM)]]))
+    child = Watched([run_endless(broker, tmp_path)])
+    broker.until(lambda: broker.started)  # a long run by now: nothing else is due
+    broker.send(Cancel([[task_id(1), 1, int(number)]]))
     broker.until(lambda: broker.rows)
     assert child.gone_within(GONE_SECONDS)
     (revoked,) = broker.rows
     assert revoked[2] == Outcome.REVOKED
-    assert unpack_failure(revoked[4]).message == "terminated by SIGTERM"
+    assert unpack_failure(revoked[4]).message == f"terminated by {number.name}"
     broker.deliver(row(2, "proj.add", 1, 2))
     broker.until(lambda: task_id(2) in broker.outcomes())
     assert stop(worker, broker) == 0
-    assert "revoked while it ran: terminated by SIGTERM" in worker.said()
+    assert f"revoked while it ran: terminated by {number.name}" in worker.said()
 
 
 def test_running_task_that_is_called_off_without_a_signal_goes_on(
@@ -376,9 +412,7 @@ def test_task_over_its_time_limit_is_killed_though_its_process_is_stopped(
 ):
     worker = start_worker("-c", "1")
     broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never"), options={18: 700}))
-    pid = int(wait_for_file(note))
+    pid = run_endless(broker, tmp_path, options={18: 700})
     child = Watched([pid])
     os.kill(pid, signal.SIGSTOP)
     broker.until(lambda: broker.rows)

@@ -4,10 +4,11 @@ import signal
 
 import pytest
 
-from chervil.protocol import Outcome, TaskOption
+from chervil.protocol import Outcome, TaskOption, to_text
 from chervil.protocol.messages import Complete, Completed, Credit, Resume, Started, Subscribe
 from chervil_worker import outbox
 from chervil_worker.machine import CUT_OFF, DONE, HOLD_NS, LAST_WORDS_NS, STOP_WAIT_NS, Kill
+from chervil_worker.terms import Terms
 from tests.worker.broker import task_id
 from tests.worker.drive import (
     LATER,
@@ -118,9 +119,15 @@ def test_report_of_a_long_run_is_not_repeated_as_the_inventory_says_so():
 
 
 @pytest.mark.parametrize(
-    ("instance", "said"), [(b"i", "away for too long"), (b"j", "started anew and has forgotten")]
+    ("instance", "said", "follows"),
+    [
+        (b"i", "away for too long", "has it run again or has ended it"),
+        (b"j", "started anew and has forgotten", "has forgotten the task; publish it again"),
+    ],
 )
-def test_session_that_is_not_resumed_drops_what_is_held_and_counts_sequences_anew(instance: bytes, said: str):
+def test_session_that_is_not_resumed_drops_what_is_held_and_counts_sequences_anew(
+    instance: bytes, said: str, follows: str
+):
     drive = connected()
     drive.deepen()
     drive.deliver(1, 2, 3)
@@ -138,6 +145,8 @@ def test_session_that_is_not_resumed_drops_what_is_held_and_counts_sequences_ane
     assert line.endswith("not have heard of: 1")
     assert drive.finish() == []
     assert drive.machine.orphans == 1
+    assert "came to its end (SUCCESS), and that is dropped: its session was over" in drive.said[-1]
+    assert follows in drive.said[-1]
     drive.deliver(4)
     drive.begin()
     (complete,) = of_kind(drive.finish(), Complete)
@@ -182,7 +191,8 @@ def test_stale_verdict_is_logged_and_a_duplicate_is_not():
     (complete,) = of_kind(drive.turn(), Complete)
     drive.machine.completed(Completed(complete.sequence, [[0, 1], [1, 2]]))
     drive.turn()
-    assert drive.said == ["a completion (outcome SUCCESS) was not applied: the task's lease is gone"]
+    (line,) = drive.said
+    assert line.startswith(f"a completion of [{to_text(task_id(2))}] (SUCCESS) was not applied")
 
 
 def test_children_are_not_read_while_more_is_untold_than_should_be(monkeypatch: pytest.MonkeyPatch):
@@ -217,6 +227,17 @@ def test_warm_stop_gives_back_what_was_not_begun_and_waits_for_the_rest():
     assert drive.machine.exit_code == DONE
 
 
+def test_task_that_was_given_back_is_stated_as_unstarted_until_the_broker_has_heard_of_it():
+    drive = connected()
+    drive.deliver(1)
+    drive.machine.drain()
+    assert outcomes(drive.turn()) == {1: Outcome.RELEASE}
+    drive.lose()
+    messages = drive.connect(resumed=True)
+    assert inventory_of(messages) == {1: 0}
+    assert outcomes(messages) == {1: Outcome.RELEASE}
+
+
 def test_warm_stop_gives_back_a_task_that_is_being_claimed():
     drive = connected()
     (started,) = of_kind(drive.deliver(1, options=EARLY), Started)
@@ -237,7 +258,9 @@ def test_child_that_dies_while_the_worker_stops_is_not_replaced():
     assert drive.spawns == []
 
 
-def test_warm_stop_waits_for_a_broker_that_is_away_until_it_has_given_up_on_us():
+@pytest.fixture
+def done_without_a_broker() -> Drive:
+    """Told to stop, and done with what ran, while the broker is away."""
     drive = connected()
     drive.deliver(1)
     drive.begin()
@@ -245,6 +268,11 @@ def test_warm_stop_waits_for_a_broker_that_is_away_until_it_has_given_up_on_us()
     drive.machine.drain()
     drive.finish()
     assert drive.machine.exit_code is None
+    return drive
+
+
+def test_warm_stop_waits_for_a_broker_that_is_away_until_it_has_given_up_on_us(done_without_a_broker: Drive):
+    drive = done_without_a_broker
     drive.tick(STOP_WAIT_NS - 1)
     assert drive.machine.exit_code is None
     drive.tick(1)
@@ -281,27 +309,32 @@ def test_signal_is_sent_once_though_every_resumed_session_hears_of_it_again():
     assert drive.kills[1:] == [Kill(0, signal.SIGKILL)]
 
 
-def test_warm_stop_does_not_wait_for_a_broker_that_has_stopped_and_kept_nothing():
+@pytest.mark.parametrize(
+    ("durability", "back", "code"),
+    [("memory", False, CUT_OFF), ("always", False, None), ("memory", True, None)],
+    ids=["forgetful", "durable", "one that came back and was cut off"],
+)
+def test_warm_stop_does_not_wait_for_a_broker_that_has_stopped_and_kept_nothing(
+    durability: str, back: bool, code: int | None
+):
     drive = Drive()
-    drive.connect(durability="memory")
+    drive.connect(durability=durability)
     drive.deliver(1)
     drive.begin()
     drive.finish()
     drive.machine.broker_stops()
     drive.lose()
+    if back:
+        drive.connect(durability=durability, resumed=True)
+        drive.lose()
     drive.machine.drain()
     drive.turn()
     drive.tick()
-    assert drive.machine.exit_code == CUT_OFF
+    assert drive.machine.exit_code == code
 
 
-def test_broker_that_comes_back_in_time_hears_all_before_a_warm_stop_ends():
-    drive = connected()
-    drive.deliver(1)
-    drive.begin()
-    drive.lose()
-    drive.machine.drain()
-    drive.finish()
+def test_broker_that_comes_back_in_time_hears_all_before_a_warm_stop_ends(done_without_a_broker: Drive):
+    drive = done_without_a_broker
     assert outcomes(drive.connect(resumed=True)) == {1: Outcome.SUCCESS}
     drive.tick(STOP_WAIT_NS)
     assert drive.machine.exit_code is None
@@ -326,7 +359,7 @@ def test_cold_stop_kills_what_runs_and_gives_it_back_uncharged_when_it_is_dead()
 
 
 def test_cold_stop_does_not_take_a_kill_for_a_time_limit_back():
-    drive = connected(limits={"slow": [1000, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
     drive.deliver(1, name="slow")
     drive.begin()
     drive.tick(LATER)
@@ -355,6 +388,10 @@ def test_death_of_the_nursery_charges_every_task_that_ran():
     drive.begin(1)
     drive.machine.nursery_died(drive.now)
     drive.turn()
+    drive.now += LATER
+    assert drive.machine.next_look == LAST_WORDS_NS, "there is nothing to look into"
+    drive.machine.tick(drive.now)
+    assert drive.machine.looks == set()
     messages = drive.die(0, status=None) + drive.die(1, status=None)
     assert outcomes(messages) == {1: Outcome.LOST, 2: Outcome.LOST}
     assert completions(messages)[0][4] == b"the worker's nursery died, on attempt 1"

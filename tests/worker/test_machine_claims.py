@@ -5,9 +5,14 @@ import signal
 from chervil.protocol import Outcome, TaskOption
 from chervil.protocol.messages import Started
 from chervil_worker.machine import Kill, Spawn
+from chervil_worker.slot import TERMINATE_GRACE_NS
+from chervil_worker.tasks import Task
+from chervil_worker.terms import Terms
 from tests.worker.broker import row, task_id
 from tests.worker.drive import (
     LATER,
+    SECOND,
+    Drive,
     completions,
     connected,
     failure,
@@ -18,6 +23,15 @@ from tests.worker.drive import (
 
 EARLY = {int(TaskOption.EARLY_ACK): True}
 RELEASED_AS_CLAIMED = {2: True}
+
+
+def begun_once_granted(drive: Drive, started: Started) -> Task:
+    """The task that the child begins when the broker has granted a claim."""
+    assert not drive.children[0].unread
+    assert started.request is not None
+    drive.machine.ok(started.request, 1)
+    drive.turn()
+    return drive.begin()
 
 
 # At most once
@@ -47,7 +61,7 @@ def test_early_task_waits_for_an_idle_slot_and_has_it_for_itself():
 
 
 def test_what_the_app_says_makes_a_task_early_and_the_row_may_say_otherwise():
-    drive = connected(limits={"once": [None, True, False]})
+    drive = connected(terms={"once": Terms(early=True)})
     assert of_kind(drive.deliver(1, name="once"), Started)
     drive.grant()
     drive.begin()
@@ -74,10 +88,7 @@ def test_grant_of_a_task_that_was_called_off_meanwhile_begins_neither_it_nor_the
     (second,) = of_kind(drive.deliver(2, options=EARLY), Started)
     drive.machine.ok(first.request, 1)
     drive.turn()
-    assert not drive.children[0].unread
-    drive.machine.ok(second.request, 1)
-    drive.turn()
-    assert drive.begin().id == task_id(2)
+    assert begun_once_granted(drive, second).id == task_id(2)
 
 
 def test_claim_that_the_connection_was_lost_over_is_made_anew():
@@ -89,9 +100,7 @@ def test_claim_that_the_connection_was_lost_over_is_made_anew():
     (second,) = of_kind(messages, Started)
     assert second.tasks == first.tasks
     assert second.request != first.request
-    drive.machine.ok(second.request, 1)
-    drive.turn()
-    assert drive.begin().id == task_id(1)
+    assert begun_once_granted(drive, second).id == task_id(1)
 
 
 def test_early_task_that_runs_is_stated_as_begun():
@@ -114,9 +123,7 @@ def test_claim_for_a_slot_whose_child_died_is_made_for_another():
     drive.turn()
     drive.child_is_ready(0)
     (second,) = of_kind(drive.turn(), Started)
-    drive.machine.ok(second.request, 1)
-    drive.turn()
-    assert drive.begin().id == task_id(1)
+    assert begun_once_granted(drive, second).id == task_id(1)
 
 
 def test_early_task_that_its_child_does_not_begin_is_taken_back_and_claimed_again():
@@ -183,6 +190,39 @@ def test_running_task_is_sent_the_signal_and_is_revoked_when_its_process_dies():
     assert drive.spawns == [Spawn(0, 0)]
 
 
+def test_task_that_goes_on_after_its_signal_is_killed_when_the_grace_is_over():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.tick(LATER)
+    drive.cancel(1, signal.SIGTERM)
+    drive.tick(SECOND)
+    drive.cancel(1, signal.SIGUSR1)  # asked again: that is no second grace
+    due = LATER + TERMINATE_GRACE_NS + 1
+    assert drive.machine.next_look == due
+    drive.tick(due - drive.now - 1)
+    assert [kill.signal for kill in drive.kills] == [signal.SIGTERM, signal.SIGUSR1]
+    drive.tick(1)
+    assert drive.kills[2:] == [Kill(0, signal.SIGKILL)]
+    assert drive.machine.next_look is None
+    (completion,) = completions(drive.die())
+    assert (completion[2], failure(completion)[2]) == (Outcome.REVOKED, "terminated by SIGKILL")
+
+
+def test_grace_of_one_task_is_not_the_next_ones():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.cancel(1, signal.SIGTERM)
+    drive.finish()
+    drive.deliver(2)
+    drive.begin()
+    drive.tick(LATER)
+    assert drive.machine.next_look is None
+    drive.tick(2 * TERMINATE_GRACE_NS)
+    assert drive.kills == [Kill(0, signal.SIGTERM)]
+
+
 def test_result_that_was_reported_before_the_signal_stands_and_no_signal_is_sent():
     drive = connected()
     drive.deliver(1)
@@ -247,7 +287,4 @@ def test_task_that_may_have_killed_a_worker_before_begins_once_the_broker_knows(
     drive.machine.delivered([suspect], drive.now)
     (started,) = of_kind(drive.turn(), Started)
     assert started.tasks == [[task_id(1), 2]]
-    assert not drive.children[0].unread
-    drive.machine.ok(started.request, 1)
-    drive.turn()
-    assert drive.begin().id == task_id(1)
+    assert begun_once_granted(drive, started).id == task_id(1)

@@ -187,11 +187,15 @@ class AnyCutAnywhere(RuleBasedStateMachine):
         """What the machine wants to say is on its way, if there is one."""
         for message in self.drive.sent:
             if isinstance(message, Resume):
-                untold = {(row[0], row[1]) for row in self.drive.machine.outbox.untold()}
+                revoked = {
+                    (row[0], row[1])
+                    for row in self.drive.machine.outbox.untold()
+                    if row[2] == Outcome.REVOKED
+                }
                 for id_, lease, state in message.inventory:
                     begun = (id_, lease) in self.broker.begun
                     assert state or not begun, "stated as unstarted, and is begun"
-                    assert begun or not state or (id_, lease) in untold, "stated as begun, and is not"
+                    assert begun or not state or (id_, lease) in revoked, "stated as begun, and is not"
         if self.up:
             self.to_broker.extend(self.drive.sent)
         self.drive.sent.clear()
@@ -286,8 +290,8 @@ class AnyCutAnywhere(RuleBasedStateMachine):
         task = self.drive.begin(index)
         assert isinstance(task.id, bytes)
         self.broker.begun.add((task.id, task.lease))
-        if task.terms.suspect:
-            assert self.broker.tasks[task.id].told == task.lease, "begun again and the broker not told"
+        if task.solo:
+            assert self.broker.tasks[task.id].told == task.lease, "begun and the broker not told"
         if task.terms.early:
             assert self.broker.tasks[task.id].claimed == task.lease, "begun without a claim"
             self.early_runs[task.id] += 1

@@ -6,6 +6,7 @@ import pytest
 
 from chervil.protocol import Outcome, TaskOption
 from chervil_worker.machine import Kill
+from chervil_worker.terms import Terms
 from tests.worker.broker import task_id
 from tests.worker.drive import (
     LATER,
@@ -24,7 +25,7 @@ RELEASED_AS_CLAIMED = {2: True}
 
 
 def test_task_over_its_limit_is_killed_and_fails_with_its_name_limit_and_attempt():
-    drive = connected(limits={"slow": [1500, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1500)})
     drive.deliver(1, name="slow")
     drive.begin()
     drive.tick(LATER)
@@ -51,7 +52,7 @@ def test_task_over_its_limit_is_killed_and_fails_with_its_name_limit_and_attempt
     ("limit_ms", "killed"), [(3000, []), (1000, [Kill(0, signal.SIGKILL)]), (0, [])], ids=str
 )
 def test_limit_of_the_row_comes_before_that_of_the_app(limit_ms: int, killed: list[Kill]):
-    drive = connected(limits={"slow": [1000, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
     drive.deliver(1, name="slow", options={int(TaskOption.TIME_LIMIT_MS): limit_ms})
     drive.begin()
     drive.tick(LATER)
@@ -60,7 +61,7 @@ def test_limit_of_the_row_comes_before_that_of_the_app(limit_ms: int, killed: li
 
 
 def test_limit_counts_from_when_a_task_came_to_be_the_first_of_its_slot():
-    drive = connected(limits={"slow": [1000, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
     drive.deepen()
     drive.deliver(1)
     drive.deliver(2, name="slow")
@@ -76,7 +77,7 @@ def test_limit_counts_from_when_a_task_came_to_be_the_first_of_its_slot():
 
 
 def test_answer_in_the_moment_of_the_limit_stands():
-    drive = connected(limits={"slow": [1000, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
     drive.deliver(1, name="slow")
     drive.begin()
     drive.tick(LATER)
@@ -86,7 +87,7 @@ def test_answer_in_the_moment_of_the_limit_stands():
 
 
 def test_answer_that_was_sent_as_the_kill_came_stands_and_the_next_task_is_not_harmed():
-    drive = connected(limits={"slow": [1000, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
     drive.deliver(1, name="slow")
     drive.begin()
     drive.tick(LATER)
@@ -100,7 +101,7 @@ def test_answer_that_was_sent_as_the_kill_came_stands_and_the_next_task_is_not_h
 
 
 def test_kill_for_a_limit_that_hits_the_next_task_gives_that_back_uncharged():
-    drive = connected(limits={"slow": [1000, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
     drive.deliver(1, name="slow")
     drive.begin()
     drive.tick(LATER)
@@ -113,20 +114,62 @@ def test_kill_for_a_limit_that_hits_the_next_task_gives_that_back_uncharged():
 
 
 def test_task_that_its_child_did_not_begin_is_not_killed_for_its_limit():
-    drive = connected(limits={"slow": [1, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1)})
     drive.deliver(1, name="slow")
     drive.tick(LATER)
     assert drive.kills == []
 
 
 def test_limit_goes_on_counting_after_a_signal_that_the_child_survived():
-    drive = connected(limits={"slow": [1000, False, False]})
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
     drive.deliver(1, name="slow")
     drive.begin()
     drive.cancel(1, signal.SIGUSR1)
     drive.tick(LATER)
     drive.tick(SECOND)
     assert drive.kills == [Kill(0, signal.SIGUSR1), Kill(0, signal.SIGKILL)]
+
+
+def test_nothing_is_looked_at_again_while_a_killed_child_takes_its_time_to_die():
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
+    drive.deliver(1, name="slow")
+    drive.begin()
+    drive.cancel(1, signal.SIGKILL)
+    drive.tick(LATER)
+    drive.tick(2 * SECOND)
+    assert drive.kills == [Kill(0, signal.SIGKILL)]
+    assert drive.machine.next_look is None
+    assert outcomes(drive.die()) == {1: Outcome.REVOKED}
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_task_whose_answer_has_come_in_part_is_not_killed_for_its_limit(signalled: bool):
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
+    drive.deliver(1, name="slow")
+    number = drive.begin().number
+    if signalled:
+        drive.cancel(1, signal.SIGTERM)
+    drive.tick(LATER)
+    drive.machine.answering(0, number + 1)
+    assert drive.machine.next_look is not None, "that was another's"
+    drive.machine.answering(0, number)
+    assert drive.machine.next_look is None
+    drive.machine.looks.add(0)
+    drive.tick(100 * SECOND)
+    assert signal.SIGKILL not in [kill.signal for kill in drive.kills]
+    assert outcomes(drive.finish()) == {1: Outcome.SUCCESS}
+    drive.deliver(2, name="slow")
+    drive.begin()
+    drive.tick(LATER)
+    assert drive.machine.next_look == drive.now - LATER + SECOND + 1, "the next one has its limit"
+
+
+def test_part_of_an_answer_from_an_idle_child_is_passed_over():
+    drive = connected()
+    drive.machine.answering(0, 7)
+    drive.deliver(1)
+    drive.begin()
+    assert outcomes(drive.finish()) == {1: Outcome.SUCCESS}
 
 
 # Deaths
@@ -148,7 +191,7 @@ def test_death_loses_the_task_that_ran_and_the_rest_is_sent_to_the_next_child():
 
 
 def test_task_that_must_not_run_again_by_its_apps_word_fails():
-    drive = connected(limits={"once": [None, False, True]})
+    drive = connected(terms={"once": Terms(fail_on_lost=True)})
     drive.deliver(1, name="once")
     drive.begin()
     (completion,) = completions(drive.die(status=3 << 8))
@@ -162,10 +205,11 @@ def test_task_that_must_not_run_again_by_its_apps_word_fails():
 
 @pytest.mark.parametrize("said", [True, False])
 def test_what_the_row_says_of_losses_is_the_brokers_affair(said: bool):
-    drive = connected(limits={"once": [None, False, True]})
+    drive = connected(terms={"once": Terms(fail_on_lost=True)})
     drive.deliver(1, name="once", options={int(TaskOption.FAIL_ON_LOST): said})
     drive.begin()
     assert outcomes(drive.die()) == {1: Outcome.LOST}
+    assert ("it ends as FAILURE" in drive.said[-1]) is said
 
 
 def test_deaths_while_the_broker_is_away_are_told_later():
@@ -187,6 +231,7 @@ def test_death_of_a_task_of_an_earlier_session_is_told_to_nobody():
     drive.connect()
     assert completions(drive.die()) == []
     assert drive.machine.orphans == 1
+    assert "came to its end (SIGKILL (pid 77)" in drive.said[-1]
 
 
 def test_answer_that_nobody_asked_for_is_ignored():

@@ -18,8 +18,17 @@ from chervil.protocol import Outcome
 from chervil_worker import control, lifeline, log, nursery, packets
 from chervil_worker.child import READY
 from chervil_worker.options import WorkerOptions
+from chervil_worker.terms import Terms
 from tests.worker.broker import DEADLINE, ScriptedBroker, results, row, run_all, task_id
-from tests.worker.conftest import StartWorker, Watched, children_of, stop, wait_for_file
+from tests.worker.conftest import (
+    StartWorker,
+    Watched,
+    children_of,
+    no_descriptor_left,
+    run_endless,
+    stop,
+    wait_for_file,
+)
 
 #: Long enough for any machine; the design's figure is 2 s.
 GONE_SECONDS = 10.0
@@ -135,7 +144,10 @@ def test_manifest_says_what_the_link_must_know_of_the_app(start: Start, proj: Pa
     assert isinstance(manifest, control.Manifest)
     assert manifest[:3] == ("shop", "chervil://h:1", "mail")
     assert {"shop.sell", "more.extra"} <= set(manifest.tasks)
-    assert manifest.limits == {"shop.careful": [2500, True, True]}, "a soft limit is the children's affair"
+    assert {name: Terms(*each) for name, each in manifest.terms.items()} == {
+        "shop.careful": Terms(2500, None, early=True, fail_on_lost=True),
+        "shop.soft": Terms(soft_ms=1000),
+    }
     assert manifest.tasks == sorted(manifest.tasks)
 
 
@@ -212,6 +224,19 @@ def test_child_that_cannot_be_forked_is_reported_and_its_end_closed(start: Start
     assert packets.receive(child) is None
     alone.sock.close()
     assert "no child for slot 2: Resource temporarily unavailable" in alone.end()[1]
+
+
+def test_nursery_without_a_descriptor_makes_no_child_and_goes_on(start: Start):
+    alone = start()
+    alone.hear()
+    with no_descriptor_left(alone.process.pid):
+        child = alone.ask(2)
+        assert alone.hear() == control.Exited(2, 0, 1 << 8)
+        assert packets.receive(child) is None
+    pid, _ = alone.spawn(2)
+    assert pid
+    alone.sock.close()
+    assert "no child for slot 2: Too many open files" in alone.end()[1]
 
 
 def test_vanished_link_kills_children_and_what_they_have_started(start: Start, proj: Path):
@@ -328,36 +353,21 @@ def test_system_that_can_fork_no_more_is_tried_again_later(
     assert "could not be forked" in worker.said()
 
 
+@pytest.mark.parametrize("with_nursery", [False, True])
 def test_kill_9_of_the_link_leaves_no_process(
-    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
+    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path, with_nursery: bool
 ):
     worker = start_worker("-c", "2")
     broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
-    wait_for_file(note)
+    run_endless(broker, tmp_path)
     nursery, children = worker.tree()
-    tree = Watched([nursery, *children])
     assert len(children) == 2
-    os.kill(worker.pid, signal.SIGKILL)
-    assert tree.gone_within(GONE_SECONDS)
-
-
-def test_kill_9_of_link_and_nursery_at_once_leaves_no_process(
-    start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path
-):
-    worker = start_worker("-c", "2")
-    broker.greet()
-    note = tmp_path / "note"
-    broker.deliver(row(1, "proj.note_and_wait", str(note), str(tmp_path / "never")))
-    wait_for_file(note)
-    nursery, children = worker.tree()
     tree = Watched([nursery, *children])
+    killed = (worker.pid, nursery) if with_nursery else (worker.pid,)
     # Stopped first, so that neither of them sees the other's end and does something about it.
-    for pid in (worker.pid, nursery):
-        os.kill(pid, signal.SIGSTOP)
-    for pid in (worker.pid, nursery):
-        os.kill(pid, signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in killed:
+            os.kill(pid, number)
     assert tree.gone_within(GONE_SECONDS)
 
 

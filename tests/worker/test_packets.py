@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from chervil_worker import packets
 from chervil_worker.lifeline import open_descriptors
 from chervil_worker.packets import DONT_WAIT, INLINE_MAX, Packet
+from tests.worker.conftest import no_descriptor_left
+from tests.worker.rig import receive_answer
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -60,6 +62,37 @@ def test_descriptors_pass_beside_the_payload(ends: Pair, size: int):
     assert os.read(read, 9) == b"hello"
     os.close(passed)
     os.close(read)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_payload_in_parts_needs_no_descriptor(ends: Pair, parts: int, more: int):
+    payload = os.urandom(parts * INLINE_MAX + more)
+    with no_descriptor_left(os.getpid()):
+        packets.send_in_parts(ends[0], 7, payload)
+        packet = receive_answer(ends[1])
+    assert packet == Packet(7, payload)
+    assert packets.take_back(ends[1]) == []
+
+
+def test_receiver_without_a_descriptor_gets_a_large_packets_number_and_no_payload(ends: Pair):
+    packets.send(ends[0], 7, bytes(INLINE_MAX + 1))
+    packets.send(ends[0], 8, b"")
+    with no_descriptor_left(os.getpid()):
+        assert packets.receive(ends[1]) == Packet(7, None)
+        assert packets.receive(ends[1]) == Packet(8, b"")
+
+
+def test_receiver_without_a_descriptor_gets_a_small_packet_without_what_came_beside_it(ends: Pair):
+    packets.send(ends[0], 7, b"x", [ends[0].fileno()])
+    with no_descriptor_left(os.getpid()):
+        assert packets.receive(ends[1]) == Packet(7, b"x")
+
+
+def test_large_packet_that_no_file_can_be_made_for_is_not_sent(ends: Pair):
+    with no_descriptor_left(os.getpid()), pytest.raises(OSError, match="Too many open files"):
+        packets.send(ends[0], 7, bytes(INLINE_MAX + 1))
+    assert packets.take_back(ends[1]) == []
 
 
 def test_end_of_the_peer_is_none(ends: Pair):

@@ -1,8 +1,9 @@
 from itertools import count
+from typing import Any
 
 import pytest
 
-from chervil.protocol import Connection, Side
+from chervil.protocol import Connection, Outcome, Side
 from chervil.protocol.limits import FRAME_BATCH, INVENTORY_MAX, ROWS_MAX
 from chervil_worker import outbox
 from chervil_worker.options import CONCURRENCY_MAX
@@ -12,12 +13,25 @@ from chervil_worker.tasks import Task
 
 
 def test_inventory_says_what_has_begun():
-    tasks = [Task(bytes([n] * 16), n, "t", b"") for n in range(3)]
-    assert inventory(tasks[:1], tasks[1:2], [[tasks[2].id, 2, 7]]) == [
-        [tasks[0].id, 0, UNSTARTED],
-        [tasks[1].id, 1, CLAIMED],
-        [tasks[2].id, 2, CLAIMED],
+    unstarted, claimed = [Task(bytes([n] * 16), n, "t", b"") for n in range(2)]
+    assert inventory([unstarted], [claimed], []) == [
+        [unstarted.id, 0, UNSTARTED],
+        [claimed.id, 1, CLAIMED],
     ]
+
+
+@pytest.mark.parametrize(
+    ("completion", "state"),
+    [
+        ([Outcome.SUCCESS, "json", b"1", None], CLAIMED),
+        ([Outcome.LOST, None, b"SIGKILL", None], CLAIMED),
+        ([Outcome.RELEASE], UNSTARTED),
+        ([Outcome.RELEASE, None, b"no descriptor", None], UNSTARTED),
+        ([Outcome.RELEASE, None, b"worker stopped", {2: True}], CLAIMED),
+    ],
+)
+def test_completion_that_was_not_answered_says_whether_a_child_had_begun(completion: list[Any], state: int):
+    assert inventory([], [], [[bytes(16), 2, *completion]]) == [[bytes(16), 2, state]]
 
 
 @pytest.mark.parametrize("task_id", [bytes(16), "\N{EURO SIGN}" * 42])

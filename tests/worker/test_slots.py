@@ -4,14 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chervil_worker.slots import (
-    DEPTH_MAX,
-    LONG_RUN_NS,
-    RESPAWN_FIRST_NS,
-    RESPAWN_MAX_NS,
-    Slots,
-)
-from chervil_worker.tasks import Task, TaskTerms
+from chervil_worker.slot import LONG_RUN_NS
+from chervil_worker.slots import DEPTH_MAX, RESPAWN_FIRST_NS, RESPAWN_MAX_NS, Slots
+from chervil_worker.tasks import Task
 
 LATER = LONG_RUN_NS + 1
 
@@ -211,7 +206,7 @@ def test_new_session_forgets_the_backlog_and_starts_counting_again():
 
 def early_task(name: str = "early") -> Task:
     task = Task(bytes(16), 1, name, b"")
-    task.terms = TaskTerms(early=True)
+    task.solo = True
     return task
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chervil import Chervil
+from chervil.protocol import TaskOption
 from chervil_worker import log
 from chervil_worker.options import WorkerOptions
 from chervil_worker.terms import PLAIN, Terms, special_terms, terms_of
@@ -73,6 +74,23 @@ def test_attribute_that_is_no_limit_names_its_task(app: Chervil):
     task.time_limit = "soon"  # type: ignore[assignment]
     with pytest.raises(TypeError, match="time_limit of work wants seconds"):
         terms_of(task, app.conf, NO_FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("options", "of_app", "expected"),
+    [
+        ({TaskOption.TIME_LIMIT_MS: 20}, Terms(1500, 700), Terms(20, 700)),
+        ({TaskOption.SOFT_TIME_LIMIT_MS: 20}, Terms(1500, 700), Terms(1500, 20)),
+        ({TaskOption.TIME_LIMIT_MS: 0, TaskOption.SOFT_TIME_LIMIT_MS: 0}, Terms(1500, 700), PLAIN),
+        ({TaskOption.EARLY_ACK: True}, PLAIN, Terms(early=True)),
+        ({TaskOption.EARLY_ACK: False}, Terms(early=True), PLAIN),
+        ({TaskOption.FAIL_ON_LOST: True}, PLAIN, Terms(fail_on_lost=True)),
+        ({TaskOption.FAIL_ON_LOST: False}, Terms(fail_on_lost=True), PLAIN),
+        ({TaskOption.RETRIES: 1}, Terms(1, 2, early=True, fail_on_lost=True), None),
+    ],
+)
+def test_what_a_call_says_comes_first(options: dict[int, Any], of_app: Terms, expected: Terms | None):
+    assert of_app.called(options) == (of_app if expected is None else expected)
 
 
 def test_only_special_terms_are_told_of(app: Chervil):

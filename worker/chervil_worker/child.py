@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 #: The number of the packet with which a child says that it is ready for tasks.
 READY = 0
 
+#: Told and logged when a large packet comes in and this process has as many files open as it may.
+_NO_ROOM = "the process had no descriptor left for its arguments"
+_NO_DESCRIPTOR = (
+    "child %d: ends, and is replaced: no descriptor is left for a task's arguments, so that one goes back "
+    "unstarted; close what tasks open, or raise the limit (ulimit -n)"
+)
+
 #: Signals that Python itself ignores, for sockets and files whose other side is gone.
 _LEFT_IGNORED = {"SIGPIPE", "SIGXFSZ", "SIGXFZ"}
 
@@ -61,7 +68,10 @@ def run(child: "Child", sock: socket.socket, parent: int, inherited: Collection[
 
 
 def _settle(sock: socket.socket, parent: int, inherited: Collection[int]) -> None:
-    """Cuts this process loose from its parent's: group, signals, descriptors."""
+    """Cuts this process loose from its parent's: group, signals, descriptors.
+
+    A terminal's Ctrl-C goes to the link's group and not to this one, so SIGINT has its default action too.
+    """
     os.setpgid(0, 0)
     lifeline.set_death_signal(signal.SIGKILL)
     if os.getppid() != parent:
@@ -71,9 +81,9 @@ def _settle(sock: socket.socket, parent: int, inherited: Collection[int]) -> Non
         with contextlib.suppress(OSError, ValueError):  # the C library keeps some for itself
             if signal.Signals(number).name not in _LEFT_IGNORED:
                 signal.signal(number, signal.SIG_DFL)
-    # A terminal's Ctrl-C is for the link, which lets tasks finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # The app's import may have set a default timeout for sockets; here is waited for as long as it takes.
+    sock.setblocking(True)
     for descriptor in set(inherited) - {sock.fileno(), 0, 1, 2}:
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -97,8 +107,10 @@ class Child:
 
         A packet is read when its task begins and not before: what is unread may be taken back. Returns the
         exit code: 0 when the link is gone, 1 when a task has closed or replaced the socket: then there is no
-        way to answer, and the end of the process says it. A copy of this process that a task has forked, and
-        that comes back from the task, ends here: the packets and the answer belong to the original.
+        way to answer, and the end of the process says it. 1 too when tasks have left no descriptor open for
+        the arguments of the next one: that one goes back unstarted, for the next process. A copy of this
+        process that a task has forked, and that comes back from the task, ends here: the packets and the
+        answer belong to the original.
         """
         original = os.getpid()
         number = sock.fileno()
@@ -106,6 +118,10 @@ class Child:
         try:
             packets.send(sock, READY, b"")
             while (packet := packets.receive(sock)) is not None:
+                if packet.payload is None:
+                    log.worker.error(_NO_DESCRIPTOR, original)
+                    packets.send(sock, packet.number, packets.pack(completion.unstarted(_NO_ROOM)))
+                    return 1
                 row, deadline, body_limit = packets.unpack(packet.payload)
                 parts = self.complete(row, deadline, body_limit)
                 if os.getpid() != original:
@@ -114,7 +130,7 @@ class Child:
                 if _identity(number) != identity:
                     _say_cut_off(row)
                     return 1
-                packets.send(sock, packet.number, packets.pack(parts))
+                packets.send_in_parts(sock, packet.number, packets.pack(parts))
         except BrokenPipeError:
             pass
         return 0
@@ -137,8 +153,10 @@ class Child:
             return _refuse(row, why)
         soft_limit = None
         terms = self._terms.get(name, PLAIN)
-        if options or terms is not PLAIN:
-            request.timelimit = _time_limits(options or {}, terms)
+        if options:
+            terms = terms.called(options)
+        if terms is not PLAIN:
+            request.timelimit = (_seconds(terms.hard_ms), _seconds(terms.soft_ms))
             soft_limit = request.timelimit[1]
         begun = time.perf_counter()
         finished = execute(task, request, soft_limit)
@@ -176,11 +194,8 @@ class Child:
         return bool(self._ignore_result if said is None else said)
 
 
-def _time_limits(options: Mapping[int, Any], terms: Terms) -> tuple[float | None, float | None]:
-    """(hard, soft) in seconds: what the call said, else what holds for the task; 0 is none."""
-    hard = options.get(TaskOption.TIME_LIMIT_MS, terms.hard_ms)
-    soft = options.get(TaskOption.SOFT_TIME_LIMIT_MS, terms.soft_ms)
-    return (hard / 1000 if hard else None, soft / 1000 if soft else None)
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

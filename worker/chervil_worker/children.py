@@ -10,12 +10,21 @@ from collections import deque
 from collections.abc import Callable
 
 from chervil.protocol import to_text
+from chervil.protocol.limits import BODY_DEFAULT, FRAME_MAX
 from chervil_worker import child, control, lifeline, log, packets
 from chervil_worker.machine import Machine
-from chervil_worker.slots import DEPTH_MAX
 
-#: Seconds until a task is tried again that could not be sent for want of descriptors.
+#: Seconds until that is tried again for which no descriptor was left: to send a task, to make a child.
 _PAUSE_SECONDS = 1.0
+
+#: Packets that are taken from one child before others have their turn: what its socket holds at once (278
+#: with Linux's default buffer), and when it is dead all that it can have left there: the last parts of an
+#: answer and answers to a look-ahead.
+READS_MAX = 1024
+
+#: Bytes of one answer: the largest row, and a failure record beside its body. Only user code that writes
+#: where it should not sends more.
+ANSWER_MAX = FRAME_MAX + BODY_DEFAULT
 
 #: Children that the nursery may be asked for before it has answered. It answers as it forks, while the link
 #: does not read: more than the control socket holds (278 messages with Linux's default buffer, fewer where
@@ -26,13 +35,23 @@ ASKED_MAX = 64
 class _Ends:
     """Both ends of a child's socket."""
 
-    __slots__ = ("ours", "said_ready", "theirs")
+    __slots__ = ("ours", "parts", "said_ready", "size", "theirs")
 
     def __init__(self) -> None:
         self.ours, self.theirs = packets.pair()
         self.ours.setblocking(False)
         #: The child is ready, and the nursery has not told its process id yet.
         self.said_ready = False
+        #: What has come of an answer that goes on, and its bytes.
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    def whole(self, payload: bytes) -> bytes:
+        """An answer with its last part, after those that came before."""
+        if not self.parts:
+            return payload
+        parts, self.parts, self.size = [*self.parts, payload], [], 0
+        return b"".join(parts)
 
     def close(self) -> None:
         self.ours.close()
@@ -150,8 +169,13 @@ class Children:
     def _ask(self) -> None:
         """Asks for the children that are wanted; the link keeps their ends too, to take packets back."""
         while self._wanted and self._asked < ASKED_MAX and not self._closing:
+            try:
+                ends = _Ends()
+            except OSError as error:
+                log.worker.error("no child for slot %d, which waits: %s", self._wanted[0], error)
+                self._loop.call_later(_PAUSE_SECONDS, self._ask)
+                return
             index = self._wanted.popleft()
-            ends = _Ends()
             self._ends[index] = ends
             if not self._choked:
                 self._loop.add_reader(ends.ours.fileno(), self._read, index, ends)
@@ -214,10 +238,10 @@ class Children:
         self._changed()
 
     def _read_all(self, index: int, ends: _Ends) -> None:
-        """Takes in what the child has answered: at most all that it was sent, and its READY."""
+        """Takes in what the child has answered: at most all that it was sent, its READY, and READS_MAX."""
         now = time.monotonic_ns()
         answered = self._machine.answered
-        for _ in range(DEPTH_MAX + 1):
+        for _ in range(READS_MAX):
             try:
                 packet = packets.receive(ends.ours)
             except BlockingIOError:
@@ -228,14 +252,28 @@ class Children:
                 self._machine.exited(index, self._pids.get(index, 0), None, (), now)
                 return
             number, payload, _ = packet
+            assert payload is not None, "children send no files"
+            if number & packets.MORE:
+                self._keep_part(index, ends, payload)
+                self._machine.answering(index, number ^ packets.MORE)
+                continue
             if number == child.READY:
                 # A child that is sent a task can be sent a signal: its process id must be known.
                 ends.said_ready = True
                 if index in self._pids:
                     self._machine.ready(index)
                 continue
-            if not answered(index, number, packets.unpack(payload), now):
+            if not answered(index, number, packets.unpack(ends.whole(payload)), now):
                 return  # it was sent nothing else, so it has nothing else to say
+
+    def _keep_part(self, index: int, ends: _Ends, payload: bytes) -> None:
+        """Part of an answer has come. A child whose answer has no end is killed."""
+        ends.size += len(payload)
+        if ends.size <= ANSWER_MAX:
+            ends.parts.append(payload)
+        elif (pid := self._pids.get(index)) is not None:
+            log.worker.error("child %d answers more than %d bytes and is killed", pid, ANSWER_MAX)
+            lifeline.kill_group(pid)
 
     def _look(self, index: int) -> None:
         """Takes back what the child has not begun, and takes in what it has answered."""

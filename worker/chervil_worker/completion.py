@@ -32,6 +32,11 @@ def not_sent(row: DeliveryRow, error: BaseException) -> Parts:
     return [Outcome.FAILURE, FAILURE_CODEC, failure_body(error, to_text(row[0]), row[5]), None]
 
 
+def unstarted(why: str) -> Parts:
+    """A RELEASE for a packet whose row could not be read: it goes back as if nobody had begun it."""
+    return [Outcome.RELEASE, None, why.encode(), None]
+
+
 def refusal(row: DeliveryRow, error: Exception) -> Parts:
     """A REJECT for a delivery row that nobody here can run: it is parked."""
     record = failure_body(error, to_text(row[0]), row[5], "rejected")

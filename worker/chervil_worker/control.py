@@ -30,8 +30,8 @@ class Manifest(NamedTuple):
     broker_url: str | None
     default_queue: str
     tasks: list[str]
-    #: Tasks whose terms are not the plain ones, by name: [hard limit in ms or None, early, fail_on_lost].
-    limits: dict[str, list[Any]]
+    #: Those whose terms are not the plain ones, by name: the fields of `terms.Terms`.
+    terms: dict[str, list[Any]]
 
 
 class Failed(NamedTuple):
@@ -67,4 +67,5 @@ def receive(sock: socket.socket, flags: int = 0) -> tuple[Message, tuple[int, ..
     packet = packets.receive(sock, flags)
     if packet is None:
         return None
+    assert packet.payload is not None, "only a Spawn has a descriptor beside it, and that is a small packet"
     return _KINDS[packet.number](*packets.unpack(packet.payload)), packet.descriptors

@@ -9,7 +9,7 @@ import signal
 from enum import Enum
 from typing import NamedTuple
 
-from chervil.protocol import FAILURE_CODEC, FailureRecord, Outcome, ReleaseOption, to_text
+from chervil.protocol import FAILURE_CODEC, FailureRecord, Outcome, ReleaseOption, TaskOption, to_text
 from chervil_worker.log import Line
 from chervil_worker.tasks import Task
 
@@ -45,7 +45,7 @@ def after_death(task: Task, mark: Mark | None, how: str) -> tuple[Parts, Line]:
 
     `mark` is the signal that the link had sent to that child, if any; `how` says how the child ended. A
     signal that was meant for another task (that one answered before it was hit) is not this one's fault: it
-    goes back uncharged. So does what ran when the worker was stopped.
+    is released uncharged. So is what ran when the worker was stopped.
     """
     if mark is None:
         return _lost(task, how)
@@ -81,19 +81,42 @@ def name_of(number: int) -> str:
         return f"signal {number}"
 
 
+def in_vain(task: Task, how: str, *, forgotten: bool) -> Line:
+    """The line about a task whose end (its outcome, or how its process ended) came when its session was over.
+
+    `forgotten`: the broker has forgotten it too.
+    """
+    follows = (
+        "the broker was started anew and has forgotten the task; publish it again if it is wanted"
+        if forgotten
+        else "the broker has it run again or has ended it (chervil why)"
+    )
+    text = f"came to its end ({how}), and that is dropped: its session was over; {follows}"
+    return _line(logging.WARNING, task, text)
+
+
 def _lost(task: Task, how: str) -> tuple[Parts, Line]:
     """Its process died and nobody knows of a reason outside of it."""
-    line = _line(logging.ERROR, task, f"lost on attempt {task.attempt}: its process died: {how}")
+    if task.terms.early:
+        follows = "it ends as FAILURE, as it runs at most once (acks_late=False)"
+    elif task.terms.fail_on_lost:
+        follows = "it ends as FAILURE (reject_on_worker_lost=False)"
+    elif task.attempt >= task.delivery_limit:
+        follows = f"it is parked as DEAD, as its delivery limit is {task.delivery_limit}"
+    else:
+        follows = "it runs again"
+    line = _line(logging.ERROR, task, f"lost on attempt {task.attempt}: its process died: {how}; {follows}")
     told = f"{how}, on attempt {task.attempt}"
-    if task.terms.fail_on_lost:
+    if task.terms.fail_on_lost and TaskOption.FAIL_ON_LOST not in task.options:
+        # Only the app says so, and the broker does not know.
         record = _record(task, "lost", "WorkerLostError", f"its process died: {told}")
         return (Outcome.FAILURE, FAILURE_CODEC, record, None), line
     return (Outcome.LOST, None, told.encode(), None), line
 
 
 def _over_limit(task: Task) -> tuple[Parts, Line]:
-    assert task.terms.limit_ns is not None
-    seconds = task.terms.limit_ns / 1e9
+    assert task.terms.hard_ms is not None
+    seconds = task.terms.hard_ms / 1000
     message = f"{task.name} ran longer than its time limit of {seconds:g} s, on attempt {task.attempt}"
     line = _line(
         logging.ERROR, task,
@@ -106,7 +129,11 @@ def _over_limit(task: Task) -> tuple[Parts, Line]:
 def _cut_off(task: Task, why: str) -> tuple[Parts, Line]:
     """It had begun, and was cut off for no fault of its own."""
     parts: Parts = (Outcome.RELEASE, None, why.encode(), {int(ReleaseOption.CLAIMED): True})
-    return parts, _line(logging.WARNING, task, f"goes back to the broker: {why}")
+    if task.terms.early:
+        follows = "ends as FAILURE, as it had begun and runs at most once (acks_late=False)"
+    else:
+        follows = "runs again, uncharged"
+    return parts, _line(logging.WARNING, task, f"was cut off and {follows}: {why}")
 
 
 def _line(level: int, task: Task, text: str) -> Line:

@@ -21,7 +21,8 @@ from chervil_worker.machine import CUT_OFF, Machine
 from chervil_worker.nursery import STOP_SECONDS
 from chervil_worker.options import WorkerOptions
 from chervil_worker.reconnect import Reconnect
-from chervil_worker.slots import LONG_RUN_NS
+from chervil_worker.slot import LONG_RUN_NS
+from chervil_worker.terms import Terms
 
 #: Seconds that the broker has to answer our GOODBYE.
 GOODBYE_SECONDS = 1.0
@@ -58,8 +59,9 @@ class Link:
         self._quiet = quiet
         self._queues = list(options.queues) or [manifest.default_queue]
         self._machine = Machine(
-            options.concurrency, self._queues, manifest.tasks, manifest.limits, os.getpid()
-        )
+            options.concurrency, self._queues, manifest.tasks,
+            {name: Terms(*each) for name, each in manifest.terms.items()}, os.getpid(),
+        )  # fmt: skip
         self._children = Children(self._machine, options.concurrency, nursery, self.changed)
         self._session: session.Session | None = None
         self._turn_due = False
@@ -287,7 +289,11 @@ class Link:
         """Children first, then the session: a task cut off must not run while another gets its lease."""
         running = self._machine.slots.running
         if running:
-            log.worker.warning("tasks that were cut off and could not be given back: %d", running)
+            log.worker.warning(
+                "tasks that are cut off now, and of which the broker cannot be told: %d; it finds out when "
+                "it has not heard of this worker for a while",
+                running,
+            )
         if self._timer is not None:
             self._timer.cancel()
         self._children.close()

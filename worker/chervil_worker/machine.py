@@ -19,20 +19,20 @@ GRACE_CLOSED_MS nothing new is begun any more, as another worker may have it by 
 
 import logging
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from chervil.protocol import Message, Outcome, SubscribeOption, TaskOption, Verdict, WelcomeOption
+from chervil.protocol import Message, Outcome, SubscribeOption, Verdict, WelcomeOption, to_text
 from chervil.protocol.limits import BODY_DEFAULT, GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.protocol.messages import Completed, Started, Subscribe, Welcome
 from chervil.protocol.rows import DeliveryRow
-from chervil_worker import packets
-from chervil_worker.endings import Mark, Why, after_death, describe, revoked
+from chervil_worker.endings import Mark, Why, after_death, describe, in_vain, revoked
 from chervil_worker.log import Line
 from chervil_worker.outbox import Outbox
 from chervil_worker.resuming import inventory, resume
 from chervil_worker.slots import Slots
-from chervil_worker.tasks import Task, terms
+from chervil_worker.tasks import Task, from_rows
+from chervil_worker.terms import Terms
 
 #: When the connection has been away for so long, nothing new is begun: its leases may have gone back.
 HOLD_NS = GRACE_CLOSED_MS * 1_000_000
@@ -71,15 +71,16 @@ class Machine:
         count: int,
         queues: list[str],
         tasks: list[str],
-        limits: dict[str, list[Any]],
+        terms: Mapping[str, Terms],
         process_id: int,
     ) -> None:
+        """`terms` are those of the tasks whose terms are not plain, by name."""
         self.slots = Slots(count)
         self.outbox = Outbox()
         self._count = count
         self._queues = queues
         self._tasks = tasks
-        self._limits = limits
+        self._terms = terms
         self._process_id = process_id
         # What is to be done.
         self.looks: set[int] = set()
@@ -92,6 +93,8 @@ class Machine:
         #: Its id and secret, for HELLO.
         self.credentials: list[bytes] | None = None
         self._instance: bytes | None = None
+        #: The last session, as `Slots.session` counts them, that a broker has forgotten with its tasks.
+        self._forgotten_session = -1
         #: Whether the connection is there, and we have said what is to be said first.
         self._open = False
         #: The WELCOME that is still to be answered; the answer.
@@ -115,6 +118,8 @@ class Machine:
         self._wait_until: int | None = None
         self._last_words_until: int | None = None
         self._gave_up = False
+        #: The nursery is dead and its children are as good as dead: there is nothing to look into.
+        self._childless = False
         #: Tasks that finished for nothing: their session was over.
         self.orphans = 0
 
@@ -155,21 +160,7 @@ class Machine:
             # They are not in any inventory, so the broker has them back when the session is resumed.
             self.hang_up = "the broker delivers more than it was given credit for"
             return
-        pack = packets.pack
-        body_limit = self._body_limit
-        limits = self._limits
-        tasks = []
-        for row in rows:
-            options = row[8]
-            deadline = None
-            if options and (expires_ms := options.get(TaskOption.EXPIRES_MS)) is not None:
-                deadline = now + expires_ms * 1_000_000
-            name = row[5]
-            task = Task(row[0], row[1], name, pack((row, deadline, body_limit)), row[3] + 1)
-            if options or row[2] or name in limits:
-                task.terms = terms(options, limits.get(name), redelivered=row[2])
-            tasks.append(task)
-        self.slots.deliver(tasks)
+        self.slots.deliver(from_rows(rows, self._terms, self._body_limit, now))
 
     def completed(self, message: Completed) -> None:
         """The broker has answered a COMPLETE."""
@@ -178,7 +169,8 @@ class Machine:
                 outcome = Outcome(row[2]).name
                 self._say(
                     logging.WARNING,
-                    f"a completion (outcome {outcome}) was not applied: the task's lease is gone",
+                    f"a completion of [{to_text(row[0])}] ({outcome}) was not applied: its lease is gone, as "
+                    "another worker has the task or it has ended (chervil why)",
                 )
 
     def cancelled(self, rows: list[list[Any]]) -> None:
@@ -208,6 +200,12 @@ class Machine:
         """A slot's child can take tasks."""
         self.slots.ready(index)
 
+    def answering(self, index: int, number: int) -> None:
+        """Part of a child's answer to a packet has come."""
+        slot = self.slots[index]
+        if slot.head is not None and slot.head.number == number:
+            slot.answering = True
+
     def answered(self, index: int, number: int, parts: list[Any], now: int) -> bool:
         """A child has answered a packet with [outcome, codec?, body?, options?]; whether it has others."""
         slots = self.slots
@@ -222,26 +220,29 @@ class Machine:
         if task.session == slots.session:
             self.outbox.answered(task, parts)
         else:
-            self.orphans += 1
+            self._in_vain(task, Outcome(parts[0]).name)
         return bool(slots.with_child[index])
 
     def looked(self, index: int, unread: Collection[int], now: int) -> None:
         """A slot was looked into: its answers are read, the packets `unread` are ours again."""
-        was_long = self.slots.is_long(index)
+        slot = self.slots[index]
+        was_long = slot.long
         head = self.slots.took_back(index, unread, now)
         if self._called_off:
             self._revoke(self._called_off)
         if head is None:
             return
-        if self.slots.is_long(index) and not was_long and self._is_ours(head):
+        if slot.long and not was_long and self._is_ours(head):
             self.outbox.started(head)
         number = self._called_off.pop(head.number, None)
         if self._cutting:
-            self._kill(index, Mark(Why.STOPPED, signal.SIGKILL, head.number))
-        elif self.slots.over_limit(index, now):
-            self._kill(index, Mark(Why.TIME_LIMIT, signal.SIGKILL, head.number))
+            self._kill(index, Mark(Why.STOPPED, signal.SIGKILL, head.number), now)
+        elif slot.over_limit(now):
+            self._kill(index, Mark(Why.TIME_LIMIT, signal.SIGKILL, head.number), now)
+        elif slot.outlived(now):
+            self._kill(index, Mark(Why.REVOKED, signal.SIGKILL, head.number), now)
         elif number is not None:
-            self._kill(index, Mark(Why.REVOKED, number, head.number))
+            self._kill(index, Mark(Why.REVOKED, number, head.number), now)
 
     def exited(self, index: int, pid: int, status: int | None, unread: Collection[int], now: int) -> None:
         """A child has ended, and all that it answered is read; `unread` are the packets that it left.
@@ -258,9 +259,12 @@ class Machine:
         else:
             how = "it could not be forked"
         for task in death.lost:
-            parts, line = after_death(task, death.mark, how)
-            self._complete(task, parts)
-            self.lines.append(line)
+            if self._is_ours(task):
+                parts, line = after_death(task, death.mark, how)
+                self.outbox.complete(task, *parts)
+                self.lines.append(line)
+            else:
+                self._in_vain(task, how)
         if not death.lost and death.mark is None:
             self._say(logging.WARNING, f"a child died without a task: {how}")
         if self.slots.draining:
@@ -283,7 +287,8 @@ class Machine:
 
     def tick(self, now: int) -> None:
         """`next_look` has come, or not: it does no harm."""
-        self.looks.update(self.slots.overdue(now))
+        if not self._childless:
+            self.looks.update(self.slots.overdue(now))
         if self._hold_at is not None and now >= self._hold_at:
             self._hold_at, self._held = None, True
             self._look_everywhere()
@@ -294,7 +299,8 @@ class Machine:
     @property
     def next_look(self) -> int | None:
         """When something is next due if nothing happens; None: never."""
-        times = (self.slots.next_check(), self._hold_at, self._wait_until, self._last_words_until)
+        check = None if self._childless else self.slots.next_check()
+        times = (check, self._hold_at, self._wait_until, self._last_words_until)
         return min((time for time in times if time is not None), default=None)
 
     # The end
@@ -318,7 +324,12 @@ class Machine:
         charged an attempt: were none, a task that kills the whole tree would do so for ever. A bystander
         has two attempts left.
         """
-        self._say(logging.ERROR, "the nursery died: no process can be made any more; stopping")
+        self._say(
+            logging.ERROR,
+            "the nursery died: the process that has imported the app and forks those that run tasks. They "
+            "die with it, and each task that ran counts as lost; no process can be made any more; stopping",
+        )
+        self._childless = True
         self._code = CUT_OFF
         self.slots.drain()
         self._last_words_until = now + LAST_WORDS_NS
@@ -395,13 +406,15 @@ class Machine:
         """The leases are gone: what was not begun is forgotten, what runs goes on for nothing."""
         untold = self.outbox.unanswered
         self.outbox = Outbox()
+        if not same_broker:
+            self._forgotten_session = self.slots.session
         forgotten = self.slots.new_session()
         running = self.slots.running
         self._say(logging.WARNING, "connected to the broker again")
         if not (untold or forgotten or running):
             return
         why = (
-            "it has handed our tasks to others, as we were away for too long"
+            "we were away for too long, or it found fault with it; it hands our tasks to others"
             if same_broker
             else "it was started anew and has forgotten its tasks (--memory)"
         )
@@ -426,20 +439,19 @@ class Machine:
     def _revoke(self, numbers: Collection[int]) -> None:
         """Completes those of these tasks that no child has begun as called off."""
         for task in self.slots.withdraw(numbers):
-            self._complete(task, revoked(task))
+            self.outbox.complete(task, *revoked(task))
 
-    def _complete(self, task: Task, parts: tuple[Any, ...]) -> None:
-        if self._is_ours(task):
-            self.outbox.complete(task, *parts)
-        else:
-            self.orphans += 1
+    def _in_vain(self, task: Task, how: str) -> None:
+        """A task came to its end, and its session was over: nobody is told but the log."""
+        self.orphans += 1
+        self.lines.append(in_vain(task, how, forgotten=task.session <= self._forgotten_session))
 
-    def _kill(self, index: int, mark: Mark) -> None:
+    def _kill(self, index: int, mark: Mark, now: int) -> None:
         """Sends a signal, unless the child is dying already or had it: who resumes hears CANCEL again."""
-        before = self.slots.marked(index)
-        if before is not None and (before.signal == signal.SIGKILL or before == mark):
+        slot = self.slots[index]
+        if slot.mark is not None and (slot.mark.signal == signal.SIGKILL or slot.mark == mark):
             return
-        self.slots.mark(index, mark)
+        slot.signalled(mark, now)
         self.kills.append(Kill(index, mark.signal))
 
     def _is_ours(self, task: Task) -> bool:

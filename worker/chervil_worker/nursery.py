@@ -120,11 +120,7 @@ class Nursery:
             conf.broker_url,
             conf.task_default_queue,
             sorted(self._app.tasks),
-            {
-                name: [terms.hard_ms, terms.early, terms.fail_on_lost]
-                for name, terms in self._terms.items()
-                if (terms.hard_ms, terms.early, terms.fail_on_lost) != (None, False, False)
-            },
+            {name: list(terms) for name, terms in self._terms.items()},
         )
         # What the app's import made is shared with every child; a collection would copy it page by page.
         gc.collect()
@@ -155,7 +151,10 @@ class Nursery:
                 message, descriptors = received
                 if not isinstance(message, control.Spawn):
                     return True
-                self._fork(message.slot, descriptors[0])
+                if descriptors:
+                    self._fork(message.slot, descriptors[0])
+                else:
+                    self._unborn(message.slot, errno.EMFILE)
 
     def _watch_children(self) -> None:
         os.set_blocking(self._wakeup_read, False)
@@ -186,8 +185,7 @@ class Nursery:
                 pid = os.fork()
         except OSError as error:
             os.close(descriptor)
-            log.worker.error("no child for slot %d: %s", slot, os.strerror(error.errno or errno.EAGAIN))
-            control.send(self._link, control.Exited(slot, 0, _UNBORN))
+            self._unborn(slot, error.errno or errno.EAGAIN)
             return
         if pid == 0:
             ours = (self._link.fileno(), self._wakeup_read, self._wakeup_write)
@@ -202,6 +200,10 @@ class Nursery:
             os.setpgid(pid, pid)
         self._slots[pid] = slot
         control.send(self._link, control.Born(slot, pid))
+
+    def _unborn(self, slot: int, error: int) -> None:
+        log.worker.error("no child for slot %d: %s", slot, os.strerror(error))
+        control.send(self._link, control.Exited(slot, 0, _UNBORN))
 
     def _reap(self) -> None:
         """Reports children that have ended. Only our own: the app's import may have started processes."""

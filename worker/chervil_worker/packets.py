@@ -3,9 +3,11 @@
     small packet:  number (u64, big-endian) | payload
     large packet:  number                      with the payload in an anonymous file, its descriptor
                                                beside it (SCM_RIGHTS)
+    in parts:      number with its first bit set | a part of the payload; the last part has the plain number
 
 A packet is read whole or not at all, so two processes may hold the same end: whoever reads a packet
-first has it. That is how the link takes back what a child has not begun.
+first has it. That is how the link takes back what a child has not begun. So the link sends files. A child
+answers in parts: nobody takes those back, and they pass where no descriptor is left, on either side.
 """
 
 import array
@@ -23,6 +25,9 @@ import msgpack
 #: a child's look-ahead, and a packet must fit it whole.
 INLINE_MAX = 32_768
 
+#: In a packet's number: the payload goes on in the sender's next packet.
+MORE = 1 << 63
+
 #: Descriptors that one packet may carry: the payload's file, or a child's end.
 DESCRIPTORS_MAX = 2
 
@@ -33,6 +38,8 @@ _DESCRIPTOR = array.array("i").itemsize
 _ANCILLARY = socket.CMSG_SPACE(DESCRIPTORS_MAX * _DESCRIPTOR)
 #: Descriptors that come in are not for programs that a task starts.
 _CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+#: Descriptors did not come in: the receiver had none left.
+_TRUNCATED = int(socket.MSG_CTRUNC)
 
 #: For `flags`: do not wait, raise BlockingIOError. Plain, as `|` of enum members takes a microsecond.
 DONT_WAIT = int(socket.MSG_DONTWAIT)
@@ -48,10 +55,14 @@ def unpack(payload: bytes) -> Any:
 
 
 class Packet(NamedTuple):
-    """What came in one packet; the descriptors belong to the receiver, who closes them."""
+    """What came in one packet; the descriptors belong to the receiver, who closes them.
+
+    A receiver that is at its limit of open files gets the packet without them: the payload of a large one is
+    None then.
+    """
 
     number: int
-    payload: bytes
+    payload: bytes | None
     descriptors: tuple[int, ...] = ()
 
 
@@ -78,21 +89,35 @@ def send(
         os.close(file)
 
 
+def send_in_parts(sock: socket.socket, number: int, payload: bytes) -> None:
+    """Sends a payload in as many small packets as it takes, and waits until there is room for them."""
+    if len(payload) <= INLINE_MAX:
+        sock.send(_NUMBER.pack(number) + payload)
+        return
+    head = _NUMBER.pack(number | MORE)
+    last = (len(payload) - 1) // INLINE_MAX * INLINE_MAX
+    for at in range(0, last, INLINE_MAX):
+        sock.send(head + payload[at : at + INLINE_MAX])
+    sock.send(_NUMBER.pack(number) + payload[last:])
+
+
 def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
     """The next packet; None at the end (the peer has closed).
 
     Raises BlockingIOError when there is none and `flags` holds DONT_WAIT or the socket does not block.
     """
     try:
-        data, ancillary, _, _ = sock.recvmsg(_PACKET_MAX, _ANCILLARY, flags | _CLOSE_ON_EXEC)
+        data, ancillary, said, _ = sock.recvmsg(_PACKET_MAX, _ANCILLARY, flags | _CLOSE_ON_EXEC)
     except ConnectionResetError:  # the peer closed with packets of ours unread
         return None
     if not data:
         return None
     number = _NUMBER.unpack_from(data)[0]
-    if not ancillary:
+    if not (ancillary or said & _TRUNCATED):
         return Packet(number, data[_HEAD:])
     descriptors = _descriptors(ancillary)
+    if not descriptors:
+        return Packet(number, data[_HEAD:] or None)
     if len(data) > _HEAD:
         return Packet(number, data[_HEAD:], descriptors)
     return Packet(number, _content(descriptors[0]), descriptors[1:])

@@ -9,22 +9,18 @@ and does it. Every task that was delivered leaves in exactly one way: `answered`
                      └── taken back ──────┘ └── died: the one that ran is lost
     backlog ──surplus──▶ released, ──withdraw──▶ called off
 
-A task that is claimed first (`TaskTerms.solo`) gets a slot for itself: the slot is kept for it until it is
+A task that is claimed first (`Task.solo`) gets a slot for itself: the slot is kept for it until it is
 idle (`reserved`), the claim is made with the broker, and only then is it sent. Nothing is sent behind it.
 """
 
 import heapq
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from enum import Enum
 from typing import NamedTuple
 
-from chervil_worker.endings import Mark, Why
-from chervil_worker.tasks import PLAIN, Task
-
-#: A run longer than this is a long one: its slot gets one task at a time, and the broker is told that it
-#: started. Shorter ones are worth queueing behind, as handing them out costs about as much as they do.
-LONG_RUN_NS = 5_000_000
+from chervil_worker.endings import Mark
+from chervil_worker.slot import LONG_RUN_NS, Slot, Stage
+from chervil_worker.tasks import Task
 
 #: How many tasks a slot may be sent at once, the one that runs included: enough to keep a child of no-op
 #: tasks busy for a round trip to the broker, few enough to be taken back in a fraction of a millisecond.
@@ -47,87 +43,11 @@ class Death(NamedTuple):
     delay_ns: int
 
 
-class Stage(Enum):
-    """Where a slot's child is."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DOWN = "down"
-
-
-class _Slot:
-    __slots__ = (
-        "alone",
-        "begun",
-        "blocked",
-        "deaf",
-        "depth",
-        "failures",
-        "head_since",
-        "long",
-        "mark",
-        "sent",
-        "stage",
-    )
-
-    def __init__(self) -> None:
-        self.stage = Stage.STARTING
-        #: Number -> task, in the order sent. The first one runs, or is about to.
-        self.sent: dict[int, Task] = {}
-        self.depth = 1
-        self.failures = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """A new child: nothing is known of it."""
-        #: When the first of `sent` became the first.
-        self.head_since = 0
-        #: That one has run for longer than LONG_RUN_NS, and that was dealt with.
-        self.long = False
-        #: The socket took no more; nothing is sent until the child has answered.
-        self.blocked = False
-        #: The child did not even begin a task in LONG_RUN_NS: others come first.
-        self.deaf = False
-        #: The child has taken a task.
-        self.begun = False
-        #: It is kept for an solo task, or runs one: nothing else is sent.
-        self.alone = False
-        #: The signal that the child was sent last, while it may still die of it in a task.
-        self.mark: Mark | None = None
-
-    @property
-    def head(self) -> Task | None:
-        """The task that runs, or is about to."""
-        return next(iter(self.sent.values()), None)
-
-    @property
-    def room(self) -> int:
-        """How many more tasks it should have."""
-        return 0 if self.alone or self.stage is Stage.DOWN else max(0, self.depth - len(self.sent))
-
-    def look_at(self) -> int | None:
-        """When the task that runs has done so for too long: to be a short one, or for its limit.
-
-        Counted from when it became the first here: it was sent to an idle child, or the answer before it was
-        read. The child may have begun it earlier by the time that an answer waits to be read, and later by
-        the time that it needs to wake up: both are under a millisecond, unless the machine is overloaded.
-        A limit under LONG_RUN_NS is looked at after LONG_RUN_NS.
-        """
-        head = self.head
-        if head is None:
-            return None
-        if not self.long:
-            return self.head_since + LONG_RUN_NS + 1
-        if head.terms.limit_ns is None or (self.mark is not None and self.mark.why is Why.TIME_LIMIT):
-            return None
-        return self.head_since + head.terms.limit_ns + 1
-
-
 class Slots:
     """The slots of one worker."""
 
     def __init__(self, count: int) -> None:
-        self._slots = [_Slot() for _ in range(count)]
+        self._slots = [Slot() for _ in range(count)]
         #: What each slot's child was sent and has not answered, number -> task; for whoever asks per task.
         self.with_child = [slot.sent for slot in self._slots]
         self._backlog: deque[Task] = deque()
@@ -147,13 +67,8 @@ class Slots:
         """How many tasks are with the children."""
         return sum(len(slot.sent) for slot in self._slots)
 
-    def load(self, index: int) -> int:
-        """How many tasks are with the child of a slot."""
-        return len(self._slots[index].sent)
-
-    def head(self, index: int) -> Task | None:
-        """The task that the child of a slot runs, or is about to."""
-        return self._slots[index].head
+    def __getitem__(self, index: int) -> Slot:
+        return self._slots[index]
 
     @property
     def capacity(self) -> int:
@@ -195,7 +110,7 @@ class Slots:
             task.number = number
             task.session = self.session
             number += 1
-            if task.terms is not PLAIN and task.terms.solo:
+            if task.solo:
                 self._solo.append(task)
             else:
                 self._backlog.append(task)
@@ -282,10 +197,10 @@ class Slots:
         slot.blocked = bool(slot.sent)
         self._return(slot, tasks)
 
-    def _return(self, slot: _Slot, tasks: Collection[Task]) -> None:
+    def _return(self, slot: Slot, tasks: Collection[Task]) -> None:
         """Puts tasks that a slot was sent back to where they were."""
         for task in reversed(list(tasks)):
-            if task.terms.solo:
+            if task.solo:
                 slot.alone = False
                 self._solo.appendleft(task)
             else:
@@ -307,7 +222,7 @@ class Slots:
             slot.depth = min(DEPTH_MAX, slot.depth * 2)
         else:
             slot.depth = 1
-        if slot.alone and task.terms.solo:
+        if slot.alone and task.solo:
             # One that could not stand behind it: the next may be solo too.
             slot.alone = False
             slot.depth = 1
@@ -315,7 +230,7 @@ class Slots:
             # It has survived a signal in one task and then another one.
             slot.mark = None
         slot.head_since = now
-        slot.long = slot.blocked = slot.deaf = False
+        slot.long = slot.blocked = slot.deaf = slot.answering = False
         slot.begun = True
         return task
 
@@ -333,30 +248,6 @@ class Slots:
         return min(
             (at for slot in self._slots if slot.sent and (at := slot.look_at()) is not None), default=None
         )
-
-    def over_limit(self, index: int, now: int) -> bool:
-        """Whether the first task of a slot has run for longer than its limit."""
-        slot = self._slots[index]
-        head = slot.head
-        return (
-            head is not None
-            and head.terms.limit_ns is not None
-            and now - slot.head_since > head.terms.limit_ns
-        )
-
-    def is_long(self, index: int) -> bool:
-        """Whether the first task of a slot is known to have run for longer than LONG_RUN_NS."""
-        return self._slots[index].long
-
-    def marked(self, index: int) -> Mark | None:
-        """The signal that the child of a slot was sent last, while it may still die of it in a task."""
-        return self._slots[index].mark
-
-    def mark(self, index: int, mark: Mark) -> None:
-        """The child of a slot is sent a signal."""
-        slot = self._slots[index]
-        slot.mark = mark
-        slot.depth = 1
 
     def took_back(self, index: int, numbers: Collection[int], now: int) -> Task | None:
         """These packets were unread and are ours again; the task that runs there, if one does.

@@ -1,61 +1,78 @@
-"""A delivered task as the link keeps it, and the terms on which it runs."""
+"""A delivered task as the link keeps it."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from chervil.protocol import TaskOption, WireId
+from chervil.protocol.rows import DeliveryRow
+from chervil.protocol.vocabulary import DELIVERY_LIMIT_DEFAULT
+from chervil_worker import packets
+from chervil_worker.terms import PLAIN, Terms
 
-
-class TaskTerms(NamedTuple):
-    """What was agreed for a task about its end: by the call, else by the app (control.Manifest.limits)."""
-
-    #: How long it may run, in nanoseconds; None: for ever.
-    limit_ns: int | None = None
-    #: At most once: claimed as such with the broker before it begins.
-    early: bool = False
-    #: It is FAILURE when its process dies, and only the app says so: the broker does not know.
-    fail_on_lost: bool = False
-    #: A child may have begun it before (DELIVER's `redelivered`), and may have died of it, so may have the
-    #: whole worker. The broker hears that it begins before it does: the next such death is charged to it.
-    suspect: bool = False
-
-    @property
-    def solo(self) -> bool:
-        """Whether it is claimed with the broker before it begins, in a slot of its own."""
-        return self.early or self.suspect
-
-
-#: Those of most tasks.
-PLAIN = TaskTerms()
-
-
-def terms(
-    options: dict[int, Any] | None, of_app: Sequence[Any] | None, *, redelivered: bool = False
-) -> TaskTerms:
-    """The terms of a task: its row's options first, then what its app says of tasks of that name."""
-    limit_ms, early, fail_on_lost = of_app or (None, False, False)
-    if options:
-        limit_ms = options.get(TaskOption.TIME_LIMIT_MS, limit_ms)
-        early = options.get(TaskOption.EARLY_ACK, early)
-        # Where the row says it the broker sees to it.
-        fail_on_lost = fail_on_lost and TaskOption.FAIL_ON_LOST not in options
-    return TaskTerms(limit_ms * 1_000_000 if limit_ms else None, early, fail_on_lost, redelivered)
+_NO_OPTIONS: Mapping[int, Any] = {}
 
 
 class Task:
     """A delivered task: what its row says, and the payload of the packet that a child is sent."""
 
-    __slots__ = ("attempt", "id", "lease", "name", "number", "payload", "session", "terms")
+    __slots__ = (
+        "attempt", "id", "lease", "name", "number", "options", "payload", "session", "solo", "terms",
+    )  # fmt: skip
 
-    def __init__(self, task_id: WireId, lease: int, name: str, payload: bytes, attempt: int = 1) -> None:
+    def __init__(
+        self,
+        task_id: WireId,
+        lease: int,
+        name: str,
+        payload: bytes,
+        *,
+        attempt: int = 1,
+        options: Mapping[int, Any] | None = None,
+    ) -> None:
         self.id = task_id
         self.lease = lease
         self.name = name
         self.payload = payload
         #: Which attempt this is, as the broker counts them.
         self.attempt = attempt
+        self.options = options or _NO_OPTIONS
         self.terms = PLAIN
+        #: Claimed with the broker before it begins, in a slot of its own: it runs at most once, or a child
+        #: may have begun it before (DELIVER's `redelivered`), and may have died of it, so may have the whole
+        #: worker. The broker hears that it begins before it does: the next such death is charged to it.
+        self.solo = False
         #: Names its packet; given by `Slots.deliver`, never used again.
         self.number = 0
         #: The session that its lease belongs to, as `Slots.session` counts them.
         self.session = 0
+
+    @property
+    def delivery_limit(self) -> int:
+        """How many attempts may be lost before the broker gives up on it."""
+        limit: int = self.options.get(TaskOption.DELIVERY_LIMIT, DELIVERY_LIMIT_DEFAULT)
+        return limit
+
+
+def from_rows(
+    rows: Iterable[DeliveryRow], of_app: Mapping[str, Terms], body_limit: int, now: int
+) -> list[Task]:
+    """The tasks that these rows deliver. `of_app` are the terms of its tasks that are not plain, by name.
+
+    A payload is what `Child.serve` reads; its deadline counts from `now`, in nanoseconds.
+    """
+    pack = packets.pack
+    tasks = []
+    for row in rows:
+        options = row[8]
+        deadline = None
+        if options and (expires_ms := options.get(TaskOption.EXPIRES_MS)) is not None:
+            deadline = now + expires_ms * 1_000_000
+        name = row[5]
+        payload = pack((row, deadline, body_limit))
+        task = Task(row[0], row[1], name, payload, attempt=row[3] + 1, options=options)
+        if options or row[2] or name in of_app:
+            terms = of_app.get(name, PLAIN)
+            task.terms = terms.called(options) if options else terms
+            task.solo = task.terms.early or row[2]
+        tasks.append(task)
+    return tasks

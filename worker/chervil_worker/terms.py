@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from chervil.protocol import TaskOption
 from chervil.times import relative_ms
 from chervil_worker import log
 from chervil_worker.options import WorkerOptions
@@ -13,14 +14,24 @@ if TYPE_CHECKING:
 
 
 class Terms(NamedTuple):
-    """What holds for a task unless the call says otherwise; limits in milliseconds, None for none."""
+    """What holds for a task by its app's word, or after `called` by the call's; limits in milliseconds."""
 
+    #: None: for ever.
     hard_ms: int | None = None
     soft_ms: int | None = None
     #: At most once: claimed before it begins (`acks_late=False`).
     early: bool = False
     #: A FAILURE when its process dies (`reject_on_worker_lost=False`).
     fail_on_lost: bool = False
+
+    def called(self, options: Mapping[int, Any]) -> "Terms":
+        """The terms of one call with these options: what they say comes first; a limit of 0 is none."""
+        return Terms(
+            options.get(TaskOption.TIME_LIMIT_MS, self.hard_ms) or None,
+            options.get(TaskOption.SOFT_TIME_LIMIT_MS, self.soft_ms) or None,
+            options.get(TaskOption.EARLY_ACK, self.early),
+            options.get(TaskOption.FAIL_ON_LOST, self.fail_on_lost),
+        )
 
 
 #: The terms of a task of which nothing was said.
@@ -33,9 +44,11 @@ def terms_of(task: "Task[..., Any]", settings: "Settings", options: WorkerOption
     Raises TypeError or ValueError for an attribute that somebody has set to what is no limit.
     """
     late, again = task.acks_late, task.reject_on_worker_lost
+    hard = (task.time_limit, options.time_limit, settings.task_time_limit)
+    soft = (task.soft_time_limit, options.soft_time_limit, settings.task_soft_time_limit)
     return Terms(
-        _limit(task, "time_limit", options.time_limit, settings.task_time_limit),
-        _limit(task, "soft_time_limit", options.soft_time_limit, settings.task_soft_time_limit),
+        _first(hard, f"time_limit of {task.name}"),
+        _first(soft, f"soft_time_limit of {task.name}"),
         not (settings.task_acks_late if late is None else late),
         (settings.task_reject_on_worker_lost if again is None else again) is False,
     )
@@ -59,9 +72,9 @@ def special_terms(
     return special
 
 
-def _limit(task: "Task[..., Any]", name: str, flag: float | None, setting: Any) -> int | None:
+def _first(limits: tuple[Any, ...], what: str) -> int | None:
     """The first limit that is said, in milliseconds; None and 0 say nothing, as in Celery."""
-    for value in (getattr(task, name), flag, setting):
-        if value:
-            return max(1, relative_ms(value, f"{name} of {task.name}"))
+    for limit in limits:
+        if limit:
+            return max(1, relative_ms(limit, what))
     return None
