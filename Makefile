@@ -12,7 +12,7 @@ PROJECT := .venv/.project-$(MADE_WITH)
 TOOLS := .venv/.tools-$(MADE_WITH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench chaos venv clean
+.PHONY: help demo test lint types bench chaos prove venv clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,10 @@ bench: $(PROJECT) ## every figure beside the echo limit of the same run
 
 chaos: $(PROJECT) ## 20,000 tasks under kills and cuts; the checker's verdict
 	@.venv/bin/python -m tests.faults.chaos $(ARGS)
+
+prove: $(TOOLS) ## what takes its time: real graces and heartbeats, then chaos
+	@env -u CI .venv/bin/python -m pytest tests/e2e/test_sessions.py tests/e2e/test_deaths.py $(ARGS)
+	@.venv/bin/python -m tests.faults.chaos
 
 venv: $(TOOLS) ## the environment alone, for an editor
 

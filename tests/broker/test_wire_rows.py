@@ -1,10 +1,10 @@
 from chervil.protocol import Stage, unpack_failure
 from chervil.protocol.frames import FrameWriter
 from chervil.protocol.limits import FRAME_BATCH
-from chervil.protocol.messages import Confirm, Deliver, Ok, Result, Status
+from chervil.protocol.messages import Cancel, Confirm, Deliver, Ok, Result, Status
 from chervil_broker.bodies import Bodies
 from chervil_broker.engine.effects import Effects
-from chervil_broker.engine.task import Task, View
+from chervil_broker.engine.task import Task, Times, View
 from chervil_broker.wire_rows import outgoing, status_row
 
 ID = b"i" * 16
@@ -97,3 +97,32 @@ def test_cancels_leave_before_answers_and_fit_their_frames():
     assert type(ok) is Ok
     assert sum(len(cancel.tasks) for cancel in cancels) == 5000
     assert all(len(FrameWriter().frame((54, cancel.tasks))) <= FRAME_BATCH for cancel in cancels)
+
+
+def test_cancels_leave_after_deliveries_and_before_replies():
+    bodies = Bodies()
+    effects = Effects()
+    effects.replies.append((1, Ok(5)))
+    effects.cancels.append((1, [[ID, 1, None], ["x" * 128, 2, 15]]))
+    messages = list(outgoing(effects, bodies, 0, 0))
+    assert messages == [(1, Cancel([[ID, 1, None], ["x" * 128, 2, 15]])), (1, Ok(5))]
+
+
+def test_expiry_by_the_wall_clock_is_counted_down():
+    bodies = Bodies()
+    effects = Effects()
+    task = granted(bodies, b"[]", {8: 1_700_000_005_000, 9: "me"})
+    task.times = Times()
+    task.times.expires, task.times.expires_wall = 1_700_000_005_000 * 1_000_000, True
+    effects.grants.append((1, [task]))
+    ((_, message),) = outgoing(effects, bodies, 7, 1_700_000_000_000 * 1_000_000)
+    assert isinstance(message, Deliver)
+    assert message.tasks[0][8] == {9: "me", 6: 5000}
+
+
+def test_result_of_a_task_travels_with_its_codec():
+    bodies = Bodies()
+    view = View(ID, Stage.SUCCESS, bodies.put_result("json", b"7"), None, "tasks.add", {1: "tasks.add"})
+    assert status_row(view, bodies) == [ID, Stage.SUCCESS, "json", b"7", {1: "tasks.add"}]
+    bare = View(ID, Stage.SUCCESS, None, None, "tasks.add", None)
+    assert status_row(bare, bodies) == [ID, Stage.SUCCESS, None, None, None]

@@ -16,6 +16,8 @@ from chervil.protocol import (
 from chervil.protocol.limits import UINT_MAX
 from chervil.protocol.messages import Completed
 from chervil_broker.engine import returning
+from chervil_broker.engine.charges import id_bytes, options_bytes, overhead_of
+from chervil_broker.engine.history import unusual
 from chervil_broker.engine.leasing import wake
 from chervil_broker.engine.publishing import moments
 from chervil_broker.engine.state import State
@@ -34,6 +36,13 @@ from chervil_broker.engine.task import (
 
 #: (id, lease, outcome, result's handle?, its size in bytes, options?, reason: text for people?)
 CompletionRow = tuple[WireId, int, int, int | None, int, dict[int, Any] | None, str | None]
+
+#: How long a task is held that its worker rejects to have it queued again: twice as long each time, so that
+#: one that nobody takes does not keep its workers from all other work.
+SENT_BACK_NS = 1_000_000_000
+SENT_BACK_MAX_NS = 60 * SENT_BACK_NS
+#: From so many on it is as long as it gets.
+_DOUBLINGS = 6
 
 _SUCCESS = Outcome.SUCCESS.value
 _BODY, _QUEUE, _PRIORITY = RetryOption.BODY.value, RetryOption.QUEUE.value, RetryOption.PRIORITY.value
@@ -140,21 +149,26 @@ def _retry(state: State, task: Task, result: int, row: CompletionRow) -> None:
     task.redelivered = False
     task.retries = min(task.retries + 1, UINT_MAX)
     _replace_result(state, task, result, row[4])
+    size = task.size - options_bytes(task.options)
     if _BODY in options:
         state.effects.freed.append(task.handle)
-        state.memory -= task.size
-        task.handle, task.size = options[_BODY]
-        state.memory += task.size
+        task.handle, size = options[_BODY]
     if _QUEUE in options and options[_QUEUE] != task.queue:
         left = state.queues[task.queue]
         task.queue = state.queue_for(options[_QUEUE]).name
         state.retire(left)
+        overhead = overhead_of(task.name, task.queue) + id_bytes(task.id)
+        state.memory += overhead - task.overhead
+        task.overhead = overhead
     task.priority = options.get(_PRIORITY, task.priority)
     if when.expires is not None:
         # DELIVER repeats the options, so they must say the expiry that is in force.
         kept = {key: value for key, value in (task.options or {}).items() if key not in _EXPIRIES}
         task.options = kept | {key: options[key] for key in _EXPIRIES if key in options}
         state.deadlines.expire(task, when.expires, when.expires_wall)
+    size += options_bytes(task.options)
+    state.memory += size - task.size
+    task.size = size
     state.deadlines.rearm(task)
     if when.due is not None:
         state.hold(task, RETRY, when.due, when.due_wall)
@@ -171,7 +185,7 @@ def _replace_result(state: State, task: Task, result: int, size: int) -> None:
 
 
 def _reject(state: State, task: Task, result: int, row: CompletionRow) -> None:
-    """Parks a task that its worker will not have, or puts it at the end of its queue, flagged."""
+    """Parks a task that its worker will not have, or holds it for a while, flagged, and queues it again."""
     state.counters["rejected"] += 1
     if not (row[5] or {}).get(RejectOption.REQUEUE.value):
         state.leave(task)
@@ -182,13 +196,16 @@ def _reject(state: State, task: Task, result: int, row: CompletionRow) -> None:
         told = {"id": task.id, "name": task.name, "queue": task.queue, "worker": task.worker}
         state.effects.events.append(("task_rejected", told | {"reason": reason}))
         return
-    state.note(task, "released", task.worker, row[6])
+    record = unusual(task)
+    due = state.now + min(SENT_BACK_NS << record.sent_back, SENT_BACK_MAX_NS)
+    record.sent_back = min(record.sent_back + 1, _DOUBLINGS)
+    state.note(task, "retry", task.worker, state.wall_time(due, wall=False), row[6])
     state.leave(task)
     _free_unapplied(state, row[3], None)
     if not returning.revoke_instead(state, task):
         task.redelivered = True
         state.deadlines.rearm(task)
-        state.enqueue(task)
+        state.hold(task, RETRY, due, wall=False)
 
 
 def _release(state: State, task: Task, result: int, row: CompletionRow) -> None:

@@ -186,7 +186,7 @@ class Engine:
             state.results.next(),
             state.patience.next(),
             sessions.next_grace(state) if state.graces else None,
-            state.unserved[0][0] if state.unserved else None,
+            state.next_warning(),
         ):
             if time is not None and (earliest is None or time < earliest):
                 earliest = time

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from chervil.protocol.messages import Ok
+from chervil.protocol import Code
+from chervil.protocol.messages import Error, Ok
 from chervil_broker.engine.consumers import Line, Session
 from chervil_broker.engine.history import unusual
 from chervil_broker.engine.queues import Queue
@@ -23,13 +24,21 @@ def subscribe(  # noqa: PLR0917 -- the fields of SUBSCRIBE, in their order
     concurrency: int,
     pid: int,
 ) -> None:
-    """Makes a session consume just these queues."""
+    """Makes a session consume just these queues; what it consumed before stays where it is refused."""
     consumer = state.sessions[session]
+    queues = list(dict.fromkeys(queues))
+    subscriptions = state.subscriptions
+    if not subscriptions.admit(consumer, queues, tasks):
+        said = (
+            f"the queues and task names of all workers take {subscriptions.bytes} of {subscriptions.limit} "
+            "bytes, and these are too many more; subscribe to fewer, or raise the broker's --max-memory"
+        )
+        state.effects.replies.append((session, Error(request, Code.FULL, said)))
+        return
     unsubscribe(state, consumer)
     consumer.concurrency = concurrency
     consumer.pid = pid
-    consumer.known = None if tasks is None else frozenset(tasks)
-    consumer.queues = list(dict.fromkeys(queues))
+    subscriptions.add(consumer, queues, tasks)
     for name in consumer.queues:
         _join(state, state.queue_for(name), consumer)
     wake(state, consumer)
@@ -41,11 +50,9 @@ def _join(state: State, queue: Queue, consumer: Session) -> None:
     if line is None:
         line = queue.lines[consumer.known] = Line(consumer.known)
         state.recheck(queue)
-    # A thousand workers of one application share one set of names.
-    consumer.known = line.known
     line.members += 1
     queue.consumers += 1
-    queue.unserved_since = None
+    state.served(queue)
     queue.warned = False
 
 
@@ -60,8 +67,7 @@ def unsubscribe(state: State, consumer: Session) -> None:
             del queue.lines[consumer.known]
             state.recheck(queue)
         state.retire(queue)
-    consumer.queues = []
-    consumer.known = None
+    state.subscriptions.remove(consumer)
 
 
 def credit(state: State, session: int, limit: int) -> None:

@@ -33,9 +33,11 @@ def purge(state: State, session: int, request: int, queues: list[str]) -> None:
 
 
 def _drain(state: State, queue: Queue) -> list[Task]:
+    for class_ in queue.classes():
+        state.patience.forget(class_)
     tasks = queue.empty()
     state.stages[QUEUED] -= len(tasks)
-    queue.unserved_since = None
+    state.served(queue)
     return tasks
 
 

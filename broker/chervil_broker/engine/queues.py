@@ -8,10 +8,18 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from heapq import heapify, heappop, heappush, nsmallest
 
+from chervil_broker.engine.charges import (
+    CLASS_BYTES,
+    LEVEL_BYTES,
+    QUEUE_BYTES,
+    Charges,
+    text_bytes,
+)
 from chervil_broker.engine.consumers import Line
 from chervil_broker.engine.task import QUEUED, Task
 
-#: Empty classes that a level keeps for the next task of that name, so that a trickle makes none anew.
+#: Empty classes that a level keeps for the next task of that name, so that a trickle makes none anew; but
+#: none once what is charged besides tasks counts.
 EMPTY_CLASSES = 64
 #: Tombstones, or stale heads, that are not worth a rebuild.
 _FEW = 16
@@ -47,8 +55,9 @@ class TaskClass:
         #: Broker time since which the queue has consumers and none of them knows this name; None: it has
         #: none, or one does.
         self.unknown_since: int | None = None
-        #: Whether a time is set at which to look for tasks that have waited too long for that.
-        self.parking_timer = False
+        #: The timer that is set to look for tasks that have waited too long for that; 0 is none. Never for
+        #: a class without tasks.
+        self.parking_timer = 0
         #: The sequence number under which the level lists it.
         self.head = NOT_LISTED
         self.ready: deque[Task] = deque()
@@ -117,9 +126,11 @@ class Level:
     are never compared: one that was dropped and its successor may be listed under one sequence.
     """
 
-    __slots__ = ("_made", "classes", "heads")
+    __slots__ = ("_charges", "_made", "classes", "heads")
 
-    def __init__(self) -> None:
+    def __init__(self, charges: Charges) -> None:
+        self._charges = charges
+        charges.bytes += LEVEL_BYTES
         self.classes: dict[str, TaskClass] = {}
         self.heads: list[tuple[int, int, TaskClass]] = []
         self._made = 0
@@ -128,7 +139,23 @@ class Level:
         """A new class of this level."""
         self._made += 1
         class_ = self.classes[name] = TaskClass(name, known, self._made)
+        self._charges.bytes += CLASS_BYTES + text_bytes(name)
         return class_
+
+    def emptied(self, class_: TaskClass) -> None:
+        """Drops a class without tasks, unless it is kept for the next one."""
+        if len(self.classes) > EMPTY_CLASSES or self._charges.counted:
+            class_.head = NOT_LISTED
+            del self.classes[class_.name]
+            self._charges.bytes -= CLASS_BYTES + text_bytes(class_.name)
+
+    def dissolve(self) -> None:
+        """The level is over with all its classes."""
+        for class_ in self.classes.values():
+            # An entry of a heap may hold the class longer than we do.
+            class_.empty()
+            self._charges.bytes -= CLASS_BYTES + text_bytes(class_.name)
+        self._charges.bytes -= LEVEL_BYTES
 
     def list_(self, class_: TaskClass) -> None:
         """Lists a class whose first task may have changed, if anybody knows it."""
@@ -164,8 +191,8 @@ class Level:
             if first is not None:
                 class_.head = first.sequence
                 heappush(self.heads, (first.sequence, number, class_))
-            elif len(self.classes) > EMPTY_CLASSES:
-                del self.classes[class_.name]
+            else:
+                self.emptied(class_)
         for entry in passed:
             heappush(self.heads, entry)
 
@@ -180,6 +207,7 @@ class Queue:
     """A queue: its ready tasks, how many are elsewhere, and the lines of its consumers."""
 
     __slots__ = (
+        "_charges",
         "consumers",
         "leased",
         "levels",
@@ -192,11 +220,12 @@ class Queue:
         "share",
         "turn",
         "unserved_since",
-        "unserved_timer",
         "warned",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, charges: Charges) -> None:
+        self._charges = charges
+        charges.bytes += QUEUE_BYTES + text_bytes(name)
         self.name = name
         self.levels: dict[int, Level] = {}
         #: Levels by priority, highest first.
@@ -214,8 +243,6 @@ class Queue:
         self.turn = 0
         #: Broker time since which it has ready tasks and no consumer.
         self.unserved_since: int | None = None
-        #: Whether a time to look at that is set.
-        self.unserved_timer = False
         #: Whether that was warned of, and the unknown names that were.
         self.warned = False
         self.reported: dict[str, None] = {}
@@ -229,7 +256,7 @@ class Queue:
         """The class of a task, made on first use."""
         level = self.levels.get(priority)
         if level is None:
-            level = self.levels[priority] = Level()
+            level = self.levels[priority] = Level(self._charges)
             self.order = [self.levels[p] for p in sorted(self.levels, reverse=True)]
         class_ = level.classes.get(name)
         if class_ is None:
@@ -268,33 +295,44 @@ class Queue:
         self.ready -= len(out)
         return out
 
-    def discard(self, task: Task) -> None:
-        """A ready task has become final."""
+    def discard(self, task: Task) -> TaskClass | None:
+        """A ready task has become final; returns its class if that is without tasks now."""
         self.ready -= 1
-        classes = self.levels[task.priority].classes
-        class_ = classes[task.name]
+        level = self.levels[task.priority]
+        class_ = level.classes[task.name]
         class_.bury()
-        if len(classes) > EMPTY_CLASSES and class_.first() is None:
-            class_.head = NOT_LISTED
-            del classes[class_.name]
+        if class_.first() is not None:
+            return None
+        level.emptied(class_)
+        return class_
 
     def empty(self) -> list[Task]:
         """Removes and returns all ready tasks."""
         tasks = [
             task
-            for level in self.order
-            for class_ in level.classes.values()
+            for class_ in self.classes()
             for task in (*class_.ready, *(entry[1] for entry in class_.returned))
             if task.stage == QUEUED
         ]
-        for level in self.order:
-            for class_ in level.classes.values():
-                # A timer may hold the class longer than we do.
-                class_.empty()
-        self.levels.clear()
-        self.order.clear()
+        self._dissolve_levels()
         self.ready = 0
         return tasks
+
+    def dissolve(self) -> None:
+        """The queue is over; nothing is in it."""
+        self._dissolve_levels()
+        self._charges.bytes -= QUEUE_BYTES + text_bytes(self.name)
+
+    def _dissolve_levels(self) -> None:
+        for level in self.order:
+            level.dissolve()
+        self.levels.clear()
+        self.order.clear()
+
+    def classes(self) -> Iterator[TaskClass]:
+        """All its classes, the highest priority first."""
+        for level in self.order:
+            yield from level.classes.values()
 
     def recheck(self, now: int) -> None:
         """Lists and takes off classes after the consumers changed."""
@@ -310,10 +348,9 @@ class Queue:
 
     def unknown(self) -> Iterator[TaskClass]:
         """Classes with ready tasks that no consumer knows; of a queue that has consumers."""
-        for level in self.order:
-            for class_ in level.classes.values():
-                if not class_.known and class_.first() is not None:
-                    yield class_
+        for class_ in self.classes():
+            if not class_.known and class_.first() is not None:
+                yield class_
 
     def unknown_names(self, limit: int) -> list[str]:
         """Names of ready tasks that no consumer knows, up to a limit."""
@@ -332,5 +369,5 @@ class Queue:
 
     def oldest(self) -> int | None:
         """Broker time since which the longest waiting of the first tasks is ready."""
-        firsts = [class_.first() for level in self.order for class_ in level.classes.values()]
+        firsts = [class_.first() for class_ in self.classes()]
         return min((task.since for task in firsts if task is not None), default=None)

@@ -2,7 +2,8 @@
 
 from chervil.protocol import TaskOption, WireId
 from chervil.protocol.messages import Ok
-from chervil_broker.engine.history import note, note_end
+from chervil_broker.engine.charges import options_bytes
+from chervil_broker.engine.history import note, note_end, unusual
 from chervil_broker.engine.results import empty
 from chervil_broker.engine.state import State
 from chervil_broker.engine.task import (
@@ -28,7 +29,7 @@ def rerun(state: State, session: int, request: int, ids: list[WireId]) -> None:
         task = state.tasks.get(id_)
         if task is None or task.stage not in _RERUN_FROM or task.handle == NO_HANDLE:
             continue
-        if task.stage != DEAD and state.memory + task.weight() > state.full_mark:
+        if task.stage != DEAD and state.taken + task.weight() > state.full_mark:
             continue
         _rerun(state, task, by)
         again.append(task)
@@ -48,11 +49,14 @@ def _rerun(state: State, task: Task, by: str) -> None:
     task.result_size = 0
     note_end(task)
     note(task, state.wall_ms, "rerun", by)
+    unusual(task).sent_back = 0
     task.ending = None
     task.attempts = task.retries = 0
     task.redelivered = False
     if task.options is not None and any(key in task.options for key in _EXPIRIES):
+        task.size -= options_bytes(task.options)
         task.options = {key: value for key, value in task.options.items() if key not in _EXPIRIES}
+        task.size += options_bytes(task.options)
     state.memory += task.weight()
     state.enqueue(task)
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from chervil_broker.engine.task import NO_HANDLE, NOT_KEPT, TASK_OVERHEAD, Task
+from chervil_broker.engine.task import NO_HANDLE, NOT_KEPT, Task
 
 #: Records are dropped in whole seconds, this many a pump at most: nobody waits for it.
 SWEEP_MAX = 2_000
@@ -84,7 +84,7 @@ class Results:
             self._choose(second)
         self._add(task)
         task.kept = second
-        bare = TASK_OVERHEAD
+        bare = task.overhead
         content = task.size + task.result_size
         if task.unusual is not None or task.ending is not None:
             bare = task.weight() - content

@@ -1,13 +1,14 @@
 """What the engine knows, and the few moves of a task that every command is made of."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import Any
 
 from chervil.protocol import Stage, TaskOption, WireId
 from chervil.protocol.limits import BODY_DEFAULT, INVENTORY_MAX, REVOKED_IDS_MAX
 from chervil.protocol.vocabulary import RESULT_EXPIRES_MS_DEFAULT
+from chervil_broker.engine.charges import Charges, watch_bytes
 from chervil_broker.engine.consumers import Session
 from chervil_broker.engine.effects import Effects
 from chervil_broker.engine.history import note
@@ -16,6 +17,7 @@ from chervil_broker.engine.patience import Patience
 from chervil_broker.engine.queues import Queue, TaskClass
 from chervil_broker.engine.remembering import ID_BYTES, Forgotten, RevokedIds
 from chervil_broker.engine.results import Results, empty
+from chervil_broker.engine.subscriptions import Subscriptions
 from chervil_broker.engine.task import (
     DEAD,
     EVICTED,
@@ -76,8 +78,9 @@ _COUNTERS = (
 class EngineConfig:
     """Limits of one engine."""
 
-    #: Bytes of tasks that are not final, each with its overhead, and of dead letters; publishes are refused
-    #: over FULL_PERCENT of it. Dead letters take a quarter at most: the oldest are given up.
+    #: Bytes of tasks that are not final, each with its overhead, of dead letters, and of what else is charged
+    #: (charges.py); publishes are refused over FULL_PERCENT of it. Dead letters take a quarter at most: the
+    #: oldest are given up.
     memory_limit: int
     #: Bytes of final tasks, their results and bodies; over it the oldest are dropped.
     results_limit: int
@@ -116,6 +119,7 @@ class State:
         #: Whether the records tell the present time yet.
         self.ticked = False
         self.sequence = 0
+        #: What tasks are charged that are not final, and dead letters.
         self.memory = 0
         #: Whether publishers that can wait are to.
         self.closed = False
@@ -124,11 +128,13 @@ class State:
         self.tasks: dict[WireId, Task] = {}
         self.queues: dict[str, Queue] = {}
         self.sessions: dict[int, Session] = {}
+        self.charges = Charges()
+        self.subscriptions = Subscriptions(config.memory_limit, self.charges)
         self.deadlines = Deadlines()
         self.results = Results(config.results_limit)
         self.parked = Parked(config.memory_limit // 4)
         self.forgotten = Forgotten(min(config.dedup_ids, config.results_limit // 4 // ID_BYTES))
-        self.revoked_ids = RevokedIds(config.revoked_ids)
+        self.revoked_ids = RevokedIds(config.revoked_ids, config.memory_limit, self.charges)
         self.patience = Patience(config.park_unknown_ns)
         #: (deadline, session): when a suspended session is closed.
         self.graces: list[tuple[int, int]] = []
@@ -138,9 +144,9 @@ class State:
         self.active: dict[str, Queue] = {}
         #: Sessions that gained credit or queues since the last pump, or could not be given all then.
         self.woken: dict[int, Session] = {}
-        #: (deadline, number, queue): when to warn that nobody consumes it.
-        self.unserved: list[tuple[int, int, Queue]] = []
-        self.unserved_number = 0
+        #: Queues that are to be warned of because nobody consumes them, by name, those that have waited
+        #: longest first. An OrderedDict, as its first entry is found at once.
+        self.unserved: OrderedDict[str, Queue] = OrderedDict()
         #: Results to push, by session.
         self.pushes: dict[int, list[View]] = {}
         #: Tasks by stage.
@@ -161,16 +167,15 @@ class State:
         """The queue of that name, made on first use."""
         queue = self.queues.get(name)
         if queue is None:
-            queue = self.queues[name] = Queue(name)
+            queue = self.queues[name] = Queue(name, self.charges)
         return queue
 
     def retire(self, queue: Queue) -> None:
         """Forgets a queue with nothing in it and nobody at it: names come from outside."""
         if queue.unused:
-            queue.unserved_since = None
-            # Unless another one has its name by now: a timer may hold a queue that was retired before.
-            if self.queues.get(queue.name) is queue:
-                del self.queues[queue.name]
+            self.served(queue)
+            queue.dissolve()
+            del self.queues[queue.name]
 
     def arrived(self, queue: Queue) -> None:
         """Ready tasks came into a queue: somebody may be waiting, or nobody is there."""
@@ -182,27 +187,25 @@ class State:
     def watch_for_consumer(self, queue: Queue) -> None:
         """Starts the time after which it is an event that nobody consumes a queue."""
         queue.unserved_since = self.now
-        if not queue.unserved_timer:
-            queue.unserved_timer = True
-            self.unserved_number += 1
-            deadline = self.now + self.config.unserved_warning_ns
-            heappush(self.unserved, (deadline, self.unserved_number, queue))
+        if not queue.warned:
+            self.unserved[queue.name] = queue
+
+    def served(self, queue: Queue) -> None:
+        """A queue has a consumer, or no ready tasks: nobody is missing there."""
+        queue.unserved_since = None
+        self.unserved.pop(queue.name, None)
+
+    def next_warning(self) -> int | None:
+        """When to look at the first of the queues that miss a consumer."""
+        for queue in self.unserved.values():
+            assert queue.unserved_since is not None, "it is unserved"
+            return queue.unserved_since + self.config.unserved_warning_ns
+        return None
 
     def warn_of_unserved(self) -> None:
         """Tells, once a queue, of those that have waited for a consumer long enough."""
-        unserved = self.unserved
-        while unserved and unserved[0][0] <= self.now:
-            queue = heappop(unserved)[2]
-            queue.unserved_timer = False
-            since = queue.unserved_since
-            if since is None or queue.warned:
-                continue
-            if since + self.config.unserved_warning_ns > self.now:
-                queue.unserved_timer = True
-                self.unserved_number += 1
-                deadline = since + self.config.unserved_warning_ns
-                heappush(unserved, (deadline, self.unserved_number, queue))
-                continue
+        while (time := self.next_warning()) is not None and time <= self.now:
+            _, queue = self.unserved.popitem(last=False)
             queue.warned = True
             self.effects.events.append(
                 ("queue_without_consumer", {"queue": queue.name, "ready": queue.ready})
@@ -222,6 +225,9 @@ class State:
     def recheck(self, queue: Queue) -> None:
         """Lists and takes off the classes of a queue whose consumers changed, and tells of unknown names."""
         queue.recheck(self.now)
+        for class_ in queue.classes():
+            if class_.unknown_since is None:
+                self.patience.forget(class_)
         if queue.lines:
             for class_ in queue.unknown():
                 self.report_unknown(queue, class_)
@@ -274,7 +280,9 @@ class State:
         queue = self.queues[task.queue]
         if stage == QUEUED:
             task.stage = UNKNOWN
-            queue.discard(task)
+            empty_class = queue.discard(task)
+            if empty_class is not None:
+                self.patience.forget(empty_class)
         elif stage in (LEASED, STARTED):
             queue.leased -= 1
         else:
@@ -285,7 +293,7 @@ class State:
         self.leave(task)
         queue = self.queues[task.queue]
         if not queue.ready:
-            queue.unserved_since = None
+            self.served(queue)
         self.retire(queue)
 
     def wall_time(self, time: int, *, wall: bool) -> int:
@@ -310,7 +318,7 @@ class State:
         keeps its body; dead letters keep everything until they are asked for.
         """
         freed = self.effects.freed
-        self.memory -= TASK_OVERHEAD + task.size + task.result_size
+        self.memory -= task.overhead + task.size + task.result_size
         if task.unusual is not None:
             self._settle(task.unusual)
         if task.result != NO_HANDLE:
@@ -356,7 +364,9 @@ class State:
 
     def _push(self, task: Task) -> None:
         view = self.view(task)
-        for number in self.watchers.pop(task.id):
+        numbers = self.watchers.pop(task.id)
+        self.charges.bytes -= len(numbers) * watch_bytes(task.id)
+        for number in numbers:
             del self.sessions[number].watching[task.id]
             self.pushes.setdefault(number, []).append(view)
         self.results.mark_read(task)
@@ -416,14 +426,29 @@ class State:
         task.stage = EVICTED
 
     @property
+    def taken(self) -> int:
+        """Bytes of the memory limit that are taken: by tasks, and by what else is charged."""
+        return self.memory + self.charges.counted
+
+    def affords(self, weight: int) -> bool:
+        """Whether what is charged besides tasks may grow by so much."""
+        counted = self.charges.counted_with(weight)
+        return counted == 0 or self.memory + counted <= self.config.memory_limit
+
+    @property
+    def task_room(self) -> int:
+        """What tasks may take before one more task without a body is refused."""
+        return self.full_mark - self.charges.counted - TASK_OVERHEAD
+
+    @property
     def full_mark(self) -> int:
         """Bytes of tasks above which nothing more is taken."""
         return self.config.memory_limit * FULL_PERCENT // 100
 
     def mark(self) -> None:
         """Closes or opens the publishers' windows by what tasks take."""
-        taken, limit = self.memory * 100, self.config.memory_limit
+        taken, limit = self.taken * 100, self.config.memory_limit
         self.closed = taken > limit * OPEN_PERCENT if self.closed else taken >= limit * CLOSED_PERCENT
-        if not self.closed or self.memory + self.refused <= self.full_mark:
+        if not self.closed or self.taken + self.refused <= self.full_mark:
             # What does not fit into an empty broker either says nothing about its memory.
             self.refused = 0

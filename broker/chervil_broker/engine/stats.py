@@ -29,6 +29,7 @@ def report(state: State) -> dict[str, Any]:
         "memory": {
             "bytes": state.memory,
             "limit": state.config.memory_limit,
+            "other": state.charges.counted,
             "results": state.results.bytes,
             "results_limit": state.config.results_limit,
             "dead": state.parked.bytes,

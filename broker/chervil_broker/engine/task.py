@@ -92,7 +92,7 @@ class CalledOff(NamedTuple):
 class Unusual:
     """What few tasks have: events of their past, a claim at most once, a wish to call them off."""
 
-    __slots__ = ("bytes", "called_off", "dropped", "early", "events")
+    __slots__ = ("bytes", "called_off", "dropped", "early", "events", "sent_back")
 
     def __init__(self) -> None:
         #: (wall clock in ms, event, what belongs to it); see history.py. `dropped` are no longer there.
@@ -103,12 +103,14 @@ class Unusual:
         #: Whether the present lease was claimed at most once: it must never run again.
         self.early = False
         self.called_off: CalledOff | None = None
+        #: How often a worker rejected it to have it queued again.
+        self.sent_back = 0
 
 
 class Task:
     """One task, from its publish until its result is forgotten.
 
-    26 slots and no dictionary: a million of them are held in memory. `queue` is a name and `owner` a
+    27 slots and no dictionary: a million of them are held in memory. `queue` is a name and `owner` a
     number, so that no task takes part in a reference cycle.
     """
 
@@ -124,6 +126,7 @@ class Task:
         "name",
         "options",
         "origin",
+        "overhead",
         "owner",
         "priority",
         "queue",
@@ -160,6 +163,7 @@ class Task:
         sequence: int,
         since: int,
         origin: tuple[str, int],
+        overhead: int = TASK_OVERHEAD,
     ) -> None:
         self.id = id_
         self.name = name
@@ -167,7 +171,8 @@ class Task:
         self.priority = priority
         #: The wire's map; never changed in place, for the publisher's batch may still be read.
         self.options = options
-        #: The body, kept by the rim, and its bytes; NO_HANDLE once it is freed.
+        #: The body, kept by the rim, and what it is charged for it with its headers and the options;
+        #: NO_HANDLE once it is freed.
         self.handle = handle
         self.size = size
         #: Its place in the queue: lower ones of the same priority come first. Once it is parked, its place
@@ -187,6 +192,8 @@ class Task:
         self.times: Times | None = None
         #: (who published it, wall clock in ms): one for all that a session publishes at a time.
         self.origin = origin
+        #: What it is charged besides: TASK_OVERHEAD, and more for long names.
+        self.overhead = overhead
         #: Wall clock in ms of the newest delivery, while history.py has not noted it.
         self.delivered: int | None = None
         self.unusual: Unusual | None = None
@@ -214,7 +221,7 @@ class Task:
 
     def weight(self) -> int:
         """What it is charged, in bytes."""
-        weight = TASK_OVERHEAD + self.size + self.result_size
+        weight = self.overhead + self.size + self.result_size
         if self.unusual is not None:
             weight += self.unusual.bytes
         if self.stage >= SUCCESS:

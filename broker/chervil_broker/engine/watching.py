@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from chervil.protocol import Info, Stage, WireId, to_text
+from chervil.protocol import Code, Info, Stage, WireId, to_text
+from chervil.protocol.messages import Error
+from chervil_broker.engine.charges import watch_bytes
 from chervil_broker.engine.history import events
 from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.state import State
@@ -17,13 +19,31 @@ _DONE_FROM = SUCCESS
 
 
 def watch(state: State, session: int, request: int, ids: list[WireId]) -> None:
-    """Answers with the present state; ids that are neither final nor UNKNOWN are pushed when they are."""
+    """Answers with the present state; ids that are neither final nor UNKNOWN are pushed when they are.
+
+    Refused as a whole where there is no memory for waiting.
+    """
     watching = state.sessions[session].watching
+    new: dict[WireId, None] = {}
+    weight = 0
     for id_ in ids:
         task = state.tasks.get(id_)
-        if task is not None and task.stage < _DONE_FROM and id_ not in watching:
-            watching[id_] = None
-            state.watchers.setdefault(id_, []).append(session)
+        if task is not None and task.stage < _DONE_FROM and id_ not in watching and id_ not in new:
+            # The task's own id: it need not be held twice.
+            new[task.id] = None
+            weight += watch_bytes(id_)
+    if not state.affords(weight):
+        said = (
+            f"tasks, and those who wait for them, take {state.taken} of this broker's "
+            f"{state.config.memory_limit} bytes, and there is no room to wait for these; "
+            "wait for fewer tasks at a time, or raise its --max-memory"
+        )
+        state.effects.replies.append((session, Error(request, Code.FULL, said)))
+        return
+    state.charges.bytes += weight
+    watching.update(new)
+    for id_ in new:
+        state.watchers.setdefault(id_, []).append(session)
     query(state, session, request, ids)
 
 
@@ -33,6 +53,7 @@ def unwatch(state: State, session: int, ids: list[WireId]) -> None:
     for id_ in ids:
         if id_ in watching:
             del watching[id_]
+            state.charges.bytes -= watch_bytes(id_)
             sessions = state.watchers[id_]
             sessions.remove(session)
             if not sessions:

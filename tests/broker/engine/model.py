@@ -7,11 +7,21 @@ no task was passed over, and that nothing is left lying that somebody waits for.
 from dataclasses import dataclass, field
 
 from chervil.protocol import FINAL, Stage, TaskOption
+from chervil_broker.engine.charges import (
+    CLASS_BYTES,
+    LEVEL_BYTES,
+    QUEUE_BYTES,
+    options_bytes,
+    text_bytes,
+    watch_bytes,
+)
+from chervil_broker.engine.completing import SENT_BACK_MAX_NS, SENT_BACK_NS
+from chervil_broker.engine.remembering import REVOKED_ID_BYTES
 from chervil_broker.engine.task import NO_HANDLE, TASK_OVERHEAD
 from tests.broker.engine.rig import MS, SECOND, Rig
 
-MEMORY_LIMIT = 30 * TASK_OVERHEAD
-RESULTS_LIMIT = 24 * TASK_OVERHEAD
+MEMORY_LIMIT = 40 * TASK_OVERHEAD
+RESULTS_LIMIT = 36 * TASK_OVERHEAD
 DEAD_LIMIT = MEMORY_LIMIT // 4
 DEDUP_IDS = 20
 REVOKED_IDS = 3
@@ -45,6 +55,8 @@ class Known:
     called_off: bool = False
     #: Its place among the dead letters.
     parked: int = 0
+    #: How often it was rejected to be queued again.
+    sent_back: int = 0
 
     @property
     def ignore(self):
@@ -65,6 +77,10 @@ class Consumer:
 
     def takes(self, task):
         return task.queue in self.queues and (self.names is None or task.name in self.names)
+
+
+def revoked_bytes(id_):
+    return REVOKED_ID_BYTES + text_bytes("publisher")
 
 
 class Model:
@@ -108,6 +124,12 @@ class Model:
         else:
             task.stage, task.holder = Stage.QUEUED, None
 
+    def send_back(self, task):
+        """It was rejected to be queued again: it is held first, and for longer each time."""
+        task.stage, task.flagged = Stage.RETRY, True
+        task.due = self.rig.now + min(SENT_BACK_NS * 2**task.sent_back, SENT_BACK_MAX_NS), False
+        task.sent_back += 1
+
     def finish(self, id_, stage, result=None, completed=False):
         task = self.tasks[id_]
         task.stage, task.holder, task.due = stage, None, None
@@ -133,7 +155,10 @@ class Model:
             real = self.rig.engine._state.tasks[id_]
             past = real.weight() - TASK_OVERHEAD - real.size - real.result_size
             assert (past > 0) >= (real.unusual is not None and bool(real.unusual.events))
-            weight += TASK_OVERHEAD + past + size.get(task.body, 0) + size.get(task.result, 0)
+            assert real.overhead == TASK_OVERHEAD, "short names are covered"
+            weight += TASK_OVERHEAD + past + size.get(task.result, 0)
+            if task.body != NO_HANDLE:
+                weight += size[task.body] + options_bytes(real.options)
         return weight
 
     def memory(self):
@@ -278,6 +303,23 @@ class Model:
                 waiting = [t for t in self.tasks.values() if t.stage is Stage.QUEUED and consumer.takes(t)]
                 assert not waiting, "a task lies there and somebody waits for it"
 
+    def check_charges(self):
+        """What is charged besides tasks is what is there, recounted."""
+        state = self.rig.engine._state
+        charged = state.subscriptions.bytes + sum(map(revoked_bytes, self.revoked))
+        charged += sum(watch_bytes(id_) * len(sessions) for id_, sessions in state.watchers.items())
+        for queue in state.queues.values():
+            charged += QUEUE_BYTES + text_bytes(queue.name) + LEVEL_BYTES * len(queue.levels)
+            charged += sum(CLASS_BYTES + text_bytes(class_.name) for class_ in queue.classes())
+        assert state.charges.bytes == charged
+        watched = [
+            class_ for queue in state.queues.values() for class_ in queue.classes() if class_.parking_timer
+        ]
+        assert {class_.parking_timer for class_ in watched} == set(state.patience._classes)
+        assert all(state.patience.ends(class_) is not None for class_ in watched)
+        alone = [name for name, queue in state.queues.items() if queue.ready and not queue.lines]
+        assert sorted(state.unserved) == sorted(name for name in alone if not state.queues[name].warned)
+
     def check_books(self):
         stats = self.rig.engine.stats()
         stages = [task.stage.name for task in self.tasks.values()]
@@ -285,6 +327,8 @@ class Model:
             stage.name: stages.count(stage.name) for stage in Stage if stage.name in stages
         }
         assert stats["memory"]["bytes"] == self.memory()
+        assert stats["memory"]["other"] == 0
+        self.check_charges()
         assert stats["memory"]["dead"] == self.weight(Stage.DEAD) <= DEAD_LIMIT
         assert stats["memory"]["results"] == self.weight(*FINAL - {Stage.DEAD}) <= RESULTS_LIMIT
         assert stats["dedup"]["ids"] == len(self.forgotten)

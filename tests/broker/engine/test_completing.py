@@ -1,6 +1,7 @@
 import pytest
 
 from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
+from chervil_broker.engine.charges import options_bytes
 from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
 from tests.broker.engine.rig import MS, SECOND, Rig
 
@@ -75,6 +76,14 @@ def test_second_completion_is_a_duplicate_and_its_result_freed(rig, worker):
     rig.pump()
     assert len(rig.live) == 1
     assert rig.engine.stats()["counters"]["duplicate_completions"] == 1
+
+
+def test_completion_of_an_earlier_lease_of_a_finished_task_is_stale(rig, worker):
+    task = lease_one(rig)
+    late = rig.outcome(task, Outcome.SUCCESS)
+    rig.complete(worker, rig.outcome(task, Outcome.RELEASE, body=False))
+    rig.succeed(worker, *rig.lease())
+    assert rig.complete(worker, late).exceptions == [[0, 2]]
 
 
 def test_stale_completions_are_answered_counted_and_freed(rig, worker):
@@ -202,8 +211,9 @@ def test_retry_changes_queue_priority_body_and_expiry(rig, worker):
     rig.worker("second", credit=1)
     rig.advance(SECOND)
     (task,) = rig.lease()
-    assert (task.queue, task.priority, (task.handle, task.size)) == ("second", 4, body)
+    assert (task.queue, task.priority, task.handle) == ("second", 4, body[0])
     assert task.options == {TaskOption.EXPIRES_MS.value: 9000, TaskOption.ORIGIN.value: "me"}
+    assert task.size == 50 + options_bytes(task.options)
     assert rig.engine.remaining_ms(task) == 8000
 
 

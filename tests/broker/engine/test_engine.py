@@ -73,11 +73,14 @@ def test_everything_returns_to_zero():
         live_through_everything(rig, round_)
     rig.engine.forget(rig.publisher, 1, list(rig.engine._state.tasks))
     rig.advance(25 * HOUR)
+    rig.pump()
     while rig.engine.next_timer() != (None, None):
         rig.pump()
     state = rig.engine._state
     assert (state.tasks, state.queues, state.watchers, state.active) == ({}, {}, {}, {})
     assert (state.memory, state.results.bytes, state.results._bare, len(state.deadlines)) == (0, 0, 0, 0)
+    assert (state.charges.bytes, len(state.patience)) == (state.revoked_ids.bytes, 0)
+    assert (state.subscriptions.bytes, state.unserved) == (0, {})
     assert not any(state.stages)
     assert rig.live == {}
     assert list(state.sessions) == [rig.publisher]

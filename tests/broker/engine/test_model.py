@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chervil.protocol import FINAL, Outcome, RetryOption, Stage
 from chervil.protocol.messages import Ok
+from chervil_broker.engine.charges import options_bytes
 from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
 from tests.broker.engine.model import (
     HELD,
@@ -16,6 +17,7 @@ from tests.broker.engine.model import (
     Consumer,
     Known,
     Model,
+    revoked_bytes,
 )
 from tests.broker.engine.rig import HOUR, MS, SECOND
 
@@ -65,11 +67,11 @@ class EngineMachine(Model, RuleBasedStateMachine):
             rows.append(row)
             if id_ in self.tasks or id_ in self.forgotten:
                 expected.append([index, "DUPLICATE"])
-            elif memory + TASK_OVERHEAD + size > MEMORY_LIMIT * 95 // 100:
+            elif memory + TASK_OVERHEAD + size + options_bytes(options) > MEMORY_LIMIT * 95 // 100:
                 expected.append([index, "FULL"])
             else:
                 task = self.tasks[id_] = Known(name, queue, priority, limit, options, row[5])
-                memory += TASK_OVERHEAD + size
+                memory += TASK_OVERHEAD + size + options_bytes(options)
                 made.append(id_)
                 due = self.set_times(task, options)
                 self.enqueue(task)
@@ -239,7 +241,7 @@ class EngineMachine(Model, RuleBasedStateMachine):
         assert self.reply() == Ok(1, int(again))
         if again:
             self.enqueue(task)
-            task.attempts = task.retries = 0
+            task.attempts = task.retries = task.sent_back = 0
             task.flagged = task.completed = False
             task.result = task.expires = None
 
@@ -285,13 +287,13 @@ class EngineMachine(Model, RuleBasedStateMachine):
         elif outcome is Outcome.LOST:
             self.lose(id_, handle, completed=True)
         else:
-            task.flagged = task.flagged or twist or outcome is Outcome.REJECT
+            task.flagged = task.flagged or twist
             called_off = task.called_off
             self.put_back(id_)
             if called_off:
                 task.completed = True
             elif outcome is Outcome.REJECT:
-                self.enqueue(task)
+                self.send_back(task)
 
     @rule(pick=picks, given=times, changes=retry_changes, cause=st.booleans())
     def retry(self, pick, given, changes, cause):
@@ -423,6 +425,8 @@ class EngineMachine(Model, RuleBasedStateMachine):
         state = self.rig.engine._state
         assert (state.memory, state.results.bytes, len(state.deadlines), state.queues) == (0, 0, 0, {})
         assert (self.rig.live, state.tasks, state.watchers) == ({}, {}, {})
+        assert (len(state.patience), state.unserved, state.subscriptions.bytes) == (0, {}, 0)
+        assert state.charges.bytes == sum(map(revoked_bytes, self.revoked))
 
 
 TestEngineAgainstModel = EngineMachine.TestCase

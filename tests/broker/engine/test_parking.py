@@ -137,7 +137,7 @@ def test_each_task_waits_its_own_time_and_one_timer_watches_a_name():
     rig.publish("a")
     rig.advance(10 * SECOND)
     rig.publish("b")
-    assert len(rig.engine._state.patience._timers) == 1
+    assert len(rig.engine._state.patience) == 1
     rig.advance(PATIENCE - 10 * SECOND)
     rig.pump()
     assert (rig.stage("a"), rig.stage("b")) == (Stage.DEAD, Stage.QUEUED)
@@ -167,3 +167,40 @@ def test_one_pump_parks_a_limited_number():
     assert rig.engine.next_timer()[0] <= rig.now
     rig.pump()
     assert len(rig.engine.dead(None, 10)[0]) == 5
+
+
+def test_names_that_are_purged_at_once_leave_nothing():
+    rig = Rig()
+    rig.worker("q", tasks=["mail"])
+    for number in range(500):
+        rig.publish(rig.row(b"%016d" % number, name=f"name{number}"))
+        if number % 2:
+            rig.engine.revoke(rig.publisher, 1, [b"%016d" % number], terminate=False, signal=15)
+        rig.engine.purge(rig.publisher, 1, ["q"])
+    patience = rig.engine._state.patience
+    assert (len(patience._classes), len(patience) < 100) == (0, True)
+
+
+def test_names_that_somebody_knows_now_are_not_watched():
+    rig = Rig()
+    rig.worker("q", tasks=["mail"])
+    rig.publish("a")
+    patience = rig.engine._state.patience
+    assert len(patience._classes) == 1
+    rig.worker("q", tasks=["add"])
+    assert len(patience._classes) == 0
+
+
+def test_task_behind_one_that_was_revoked_waits_its_own_time():
+    rig = Rig()
+    rig.worker("q", tasks=["mail"])
+    rig.publish("a")
+    rig.advance(10 * SECOND)
+    rig.publish("b")
+    rig.engine.revoke(rig.publisher, 1, ["a"], terminate=False, signal=15)
+    rig.advance(PATIENCE - 10 * SECOND)
+    rig.pump()
+    assert rig.stage("b") == Stage.QUEUED
+    rig.advance(10 * SECOND)
+    rig.pump()
+    assert rig.stage("b") == Stage.DEAD

@@ -1,5 +1,6 @@
 from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
 from chervil.protocol.messages import Ok
+from chervil_broker.engine.charges import options_bytes
 from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
 from tests.broker.engine.rig import HOUR, MS, SECOND, Rig
 
@@ -38,7 +39,10 @@ def test_purge_of_everything():
     assert (rig.publisher, Ok(1, 3)) in rig.pump().replies
     assert rig.engine._state.queues == {}
     memory = rig.engine.stats()["memory"]
-    assert (memory["bytes"], memory["results"]) == (0, 3 * (TASK_OVERHEAD + 100) + EVENT_BYTES)
+    assert (memory["bytes"], memory["results"]) == (
+        0,
+        3 * (TASK_OVERHEAD + 100) + EVENT_BYTES + options_bytes(DELAY),
+    )
     rig.advance(25 * HOUR)
     rig.pump()
     assert rig.live == {}

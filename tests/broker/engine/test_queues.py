@@ -1,3 +1,11 @@
+from chervil_broker.engine.charges import (
+    CLASS_BYTES,
+    FREE_BYTES,
+    LEVEL_BYTES,
+    QUEUE_BYTES,
+    Charges,
+    text_bytes,
+)
 from chervil_broker.engine.consumers import Line
 from chervil_broker.engine.queues import EMPTY_CLASSES, Queue
 from chervil_broker.engine.task import EXPIRED, QUEUED, Task
@@ -6,7 +14,7 @@ ALL = None
 
 
 def queue(*lines):
-    made = Queue("q")
+    made = Queue("q", Charges())
     for known in lines or (ALL,):
         made.lines[known] = Line(known)
     return made
@@ -213,8 +221,49 @@ def test_emptying_returns_every_ready_task():
     assert numbers(q.take(9, ALL)) == [5]
 
 
+def test_emptying_leaves_nothing_in_a_class_that_a_timer_still_holds():
+    q = queue()
+    first = put(q, 0)
+    put(q, 1)
+    class_ = q.class_for(first.name, first.priority)
+    q.put_back(*q.take(1, ALL))
+    q.empty()
+    assert not class_.ready
+    assert not class_.returned
+
+
 def test_unused_queue_says_so():
-    q = Queue("q")
+    q = Queue("q", Charges())
     assert q.unused
     q.leased = 1
     assert not q.unused
+
+
+def test_what_it_takes_is_charged_until_it_is_over():
+    charges = Charges()
+    q = Queue("q", charges)
+    q.lines[ALL] = Line(ALL)
+    put(q, 0, "a")
+    put(q, 1, "b" * 255, priority=3)
+    classes = 2 * CLASS_BYTES + text_bytes("a") + text_bytes("b" * 255)
+    whole = QUEUE_BYTES + text_bytes("q")
+    assert charges.bytes == whole + 2 * LEVEL_BYTES + classes
+    q.empty()
+    assert charges.bytes == whole
+    put(q, 2, "a")
+    q.take(1, ALL)
+    assert charges.bytes == whole + LEVEL_BYTES + CLASS_BYTES + text_bytes("a"), "kept for the next task"
+    q.dissolve()
+    assert charges.bytes == 0
+
+
+def test_no_empty_class_is_kept_once_what_is_charged_counts():
+    charges = Charges()
+    charges.bytes = FREE_BYTES
+    q = Queue("q", charges)
+    q.lines[ALL] = Line(ALL)
+    put(q, 0, "a")
+    q.take(1, ALL)
+    bury(q, put(q, 1, "b"))
+    assert list(q.classes()) == []
+    assert charges.bytes == FREE_BYTES + QUEUE_BYTES + text_bytes("q") + LEVEL_BYTES

@@ -1,5 +1,12 @@
 from chervil.protocol import Stage
-from chervil_broker.engine.remembering import ID_BYTES, Forgotten, RevokedIds
+from chervil_broker.engine.charges import Charges, text_bytes
+from chervil_broker.engine.remembering import (
+    ID_BYTES,
+    REVOKED_ID_BYTES,
+    REVOKED_PART,
+    Forgotten,
+    RevokedIds,
+)
 from tests.broker.engine.rig import HOUR, SECOND, Rig
 
 
@@ -18,12 +25,26 @@ def test_nothing_is_remembered_within_a_limit_of_nothing():
 
 
 def test_revoked_id_is_remembered_anew_and_taken_once():
-    revoked = RevokedIds(2)
+    charges = Charges()
+    revoked = RevokedIds(2, 10**9, charges)
     for id_, by in (("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")):
         revoked.add(id_, by)
     assert ("b" in revoked, "a" in revoked, len(revoked)) == (False, True, 2)
     assert revoked.take("a") == "y"
     assert "a" not in revoked
+    assert charges.bytes == REVOKED_ID_BYTES + text_bytes("z")
+
+
+def test_long_ids_and_names_count_for_what_they_take():
+    forgotten = Forgotten(10)
+    forgotten.add([f"{number:0128}" for number in range(20)], 10)
+    assert len(forgotten) == 10 * ID_BYTES // (ID_BYTES + text_bytes("0" * 128)) == 3
+    charges = Charges()
+    revoked = RevokedIds(50_000, 64 << 20, charges)
+    for number in range(30_000):
+        revoked.add(f"{number:0128}", "n" * 255)
+    assert charges.bytes <= (64 << 20) // REVOKED_PART
+    assert len(revoked) == (64 << 20) // REVOKED_PART // (REVOKED_ID_BYTES + 128 + 64 + 255 + 64)
 
 
 def test_publish_of_a_remembered_id_makes_nothing_and_frees_the_body():

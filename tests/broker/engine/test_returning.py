@@ -1,6 +1,7 @@
 import pytest
 
 from chervil.protocol import Outcome, RejectOption, ReleaseOption, Stage, TaskOption
+from chervil_broker.engine.completing import SENT_BACK_NS
 from tests.broker.engine.rig import MS, SECOND, Rig
 
 CLAIMED = {ReleaseOption.CLAIMED.value: True}
@@ -69,25 +70,55 @@ def test_lost_task_without_a_text_says_who_lost_it(rig, worker):
     assert rig.view("a").failure == ("lost", "worker worker was lost while it ran this task, attempt 1")
 
 
-def test_requeued_task_comes_at_the_end_flagged_and_uncharged(rig):
+def test_task_sent_back_is_held_flagged_and_uncharged_and_comes_at_the_end(rig):
+    worker = rig.worker("q", credit=9)
+    task = lease_one(rig)
+    rig.complete(worker, rig.outcome(task, Outcome.REJECT, REQUEUE, reason="Reject: busy"))
+    rig.publish("b")
+    assert (rig.ids(), rig.stage("a")) == (["b"], Stage.RETRY)
+    story, _ = rig.engine.history("a")
+    until = (rig.wall + SENT_BACK_NS) // MS
+    assert story["events"][-1] == {
+        "at_ms": rig.wall // MS,
+        "event": "retry",
+        "worker": "worker",
+        "until_ms": until,
+        "reason": "Reject: busy",
+    }
+    rig.advance(SENT_BACK_NS)
+    (again,) = rig.lease()
+    assert (again.id, again.redelivered, again.attempts, again.retries) == ("a", True, 0, 0)
+    rig.pump()
+    assert len(rig.live) == 2, "what it brought is freed"
+
+
+def test_task_sent_back_again_and_again_is_held_for_longer_and_never_lost(rig):
+    worker = rig.worker("q", credit=99)
+    task = lease_one(rig)
+    held = []
+    for _ in range(70):
+        rig.complete(worker, rig.outcome(task, Outcome.REJECT, REQUEUE, body=False))
+        rig.pump()
+        due, _ = rig.engine.next_timer()
+        held.append((due - rig.now) // SECOND)
+        rig.advance(due - rig.now)
+        (task,) = rig.lease()
+    assert held == [1, 2, 4, 8, 16, 32] + [60] * 64
+    rig.complete(worker, rig.outcome(task, Outcome.FAILURE))
+    rig.engine.rerun(rig.publisher, 1, ["a"])
+    rig.complete(worker, rig.outcome(*rig.lease(), Outcome.REJECT, REQUEUE, body=False))
+    rig.pump()
+    assert rig.engine.next_timer()[0] == rig.now + SENT_BACK_NS, "run anew, it begins anew"
+
+
+def test_task_sent_back_still_expires(rig):
     worker = rig.worker("q", credit=1)
     task = lease_one(rig, {TaskOption.EXPIRES_MS.value: 1000})
-    rig.publish("b")
     rig.advance(2 * SECOND)
     rig.complete(worker, rig.outcome(task, Outcome.REJECT, REQUEUE))
     rig.advance(MS)
     rig.pump()
     assert rig.stage("a") == Stage.EXPIRED, "its expiry passed meanwhile"
-    rig.engine.rerun(rig.publisher, 1, ["a"])
-    rig.engine.credit(worker, 3)
-    first, again = rig.lease()
-    rig.complete(worker, rig.outcome(again, Outcome.REJECT, REQUEUE))
-    rig.complete(worker, rig.outcome(first, Outcome.RELEASE, body=False))
-    rig.engine.credit(worker, 9)
-    assert [(task.id, task.redelivered, task.attempts) for task in rig.lease()] == [
-        ("b", False, 0),
-        ("a", True, 0),
-    ]
 
 
 def test_rejected_task_without_a_record_has_the_brokers_own(rig, worker):

@@ -3,6 +3,7 @@
 import pytest
 
 from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
+from chervil_broker.engine.charges import options_bytes
 from chervil_broker.engine.task import EVENT_BYTES, LEASED, QUEUED, SCHEDULED, STARTED, SUCCESS, TASK_OVERHEAD
 from tests.broker.engine.rig import HOUR, MS, SECOND, Rig
 
@@ -29,14 +30,15 @@ def test_memory_counts_bodies_and_overhead_until_a_task_is_final(rig):
     state = rig.engine._state
     worker = rig.worker("q", credit=9)
     rig.publish(rig.row("a", size=100), rig.row("b", size=50), rig.row("c", size=0, options=DELAYED))
-    assert state.memory == 150 + 3 * TASK_OVERHEAD + EVENT_BYTES
+    held = EVENT_BYTES + options_bytes(DELAYED)
+    assert state.memory == 150 + 3 * TASK_OVERHEAD + held
     first, second = rig.lease()
-    assert state.memory == 150 + 3 * TASK_OVERHEAD + EVENT_BYTES, "a lease frees nothing"
+    assert state.memory == 150 + 3 * TASK_OVERHEAD + held, "a lease frees nothing"
     rig.complete(worker, rig.outcome(first, Outcome.SUCCESS, size=70))
-    assert state.memory == 50 + 2 * TASK_OVERHEAD + EVENT_BYTES
+    assert state.memory == 50 + 2 * TASK_OVERHEAD + held
     assert state.results.bytes == 70 + TASK_OVERHEAD
     rig.complete(worker, rig.outcome(second, Outcome.RELEASE, body=False))
-    assert state.memory == 50 + 2 * TASK_OVERHEAD + 3 * EVENT_BYTES, "delivered and released are told"
+    assert state.memory == 50 + 2 * TASK_OVERHEAD + held + 2 * EVENT_BYTES, "delivered and released are told"
     rig.engine.purge(rig.publisher, 1, [])
     assert state.memory == 0
 
@@ -122,7 +124,28 @@ def test_one_timer_a_queue_watches_for_a_consumer(rig):
         rig.publish(str(number))
         worker = rig.worker("q")
         rig.engine.close(worker)
-    assert len(unserved) == 1
+    assert list(unserved) == ["q"]
+
+
+def test_queues_that_are_gone_are_not_watched_for_a_consumer(rig):
+    for number in range(100):
+        rig.publish(rig.row(b"%016d" % number, queue=f"q{number}"))
+        rig.engine.purge(rig.publisher, 1, [])
+    assert (rig.engine._state.unserved, rig.engine._state.queues) == ({}, {})
+
+
+def test_queue_that_was_warned_of_and_filled_again_is_not_warned_of_again(rig):
+    worker = rig.worker("q", credit=1)
+    rig.publish("leased")
+    rig.lease()
+    rig.engine.subscribe(worker, 1, [], None, 1, 1)
+    rig.publish("a")
+    rig.advance(10 * SECOND)
+    assert len(rig.pump().events) == 1
+    rig.engine.revoke(rig.publisher, 1, ["a"], terminate=False, signal=15)
+    rig.publish("b")
+    rig.advance(10 * SECOND)
+    assert rig.pump().events == []
 
 
 def test_released_task_goes_before_those_that_came_later_and_a_due_one_behind(rig):

@@ -1,3 +1,4 @@
+from chervil_broker.engine.charges import options_bytes
 from chervil_broker.engine.stats import NAMES_MAX
 from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
 from tests.broker.engine.rig import SECOND, Rig
@@ -10,6 +11,7 @@ def test_report_of_a_fresh_engine():
     assert report["memory"] == {
         "bytes": 0,
         "limit": 1000,
+        "other": 0,
         "results": 0,
         "results_limit": 500,
         "dead": 0,
@@ -33,7 +35,7 @@ def test_report_tells_queues_workers_and_counters():
     rig.advance(2 * SECOND)
     report = rig.engine.stats()
     assert report["tasks"] == {"SCHEDULED": 1, "QUEUED": 1, "LEASED": 2, "SUCCESS": 1}
-    assert report["memory"]["bytes"] == 4 * (TASK_OVERHEAD + 100) + EVENT_BYTES
+    assert report["memory"]["bytes"] == 4 * (TASK_OVERHEAD + 100) + EVENT_BYTES + options_bytes({2: 5000})
     assert report["queues"] == [
         {
             "name": "q",

@@ -1,4 +1,5 @@
-from chervil.protocol import Info, Outcome, Stage, TaskOption
+from chervil.protocol import Code, Info, Outcome, Stage, TaskOption
+from chervil_broker.engine.charges import WATCH_BYTES, text_bytes
 from tests.broker.engine.rig import MS, SECOND, Rig
 
 
@@ -122,3 +123,44 @@ def test_asking_marks_a_result_as_read_so_that_it_goes_first():
     rig.publish("c")
     rig.complete(worker, *[rig.outcome(task, Outcome.SUCCESS, size=40_000) for task in rig.lease()])
     assert rig.pump().records[-1] == ("evict", ["b"])
+
+
+def test_watches_are_charged_until_they_end():
+    rig = Rig()
+    charges = rig.engine._state.charges
+    worker, other = rig.worker("q"), rig.open()
+    rig.publish("a", "b" * 100)
+    before = charges.bytes
+    for session in (rig.publisher, other):
+        rig.engine.watch(session, 1, ["a", "a", "b" * 100, "nobody"])
+        rig.engine.watch(session, 2, ["a"])
+    assert charges.bytes == before + 4 * WATCH_BYTES + 2 * text_bytes("b" * 100)
+    rig.engine.unwatch(other, ["a"])
+    assert charges.bytes == before + 3 * WATCH_BYTES + 2 * text_bytes("b" * 100)
+    rig.engine.close(other)
+    rig.engine.credit(worker, 9)
+    rig.succeed(worker, *rig.lease())
+    assert charges.bytes == before
+
+
+def test_watch_that_there_is_no_memory_for_is_refused_as_a_whole():
+    rig = Rig(memory_limit=1_000_000)
+    ids = [b"%016d" % number for number in range(1200)]
+    rig.publish(*ids)
+    sessions = [rig.open() for _ in range(50)]
+    for session in sessions:
+        rig.engine.watch(session, 1, ids)
+    effects = rig.pump()
+    refused = [(session, reply) for session, reply in effects.replies if session != rig.publisher]
+    answered = [session for session, *_ in effects.statuses]
+    assert answered + [session for session, _ in refused] == sessions
+    assert answered
+    assert {(reply.request, reply.code) for _, reply in refused} == {(1, Code.FULL)}
+    state = rig.engine._state
+    assert state.taken <= 1_000_000
+    assert all(sorted(numbers) == answered for numbers in state.watchers.values())
+    assert not state.sessions[sessions[-1]].watching
+    for session in answered:
+        rig.engine.unwatch(session, ids)
+    rig.engine.watch(sessions[-1], 2, ids)
+    assert rig.pump().statuses[0][:2] == (sessions[-1], 2)
