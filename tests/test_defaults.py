@@ -9,7 +9,7 @@ from chervil.address import DEFAULT_URL
 from chervil.conf import Settings
 from chervil.protocol import limits, vocabulary
 from chervil.task import Task
-from chervil_broker import broker, commands, peer, sessions, strangers
+from chervil_broker import broker, peer, sessions, strangers
 from chervil_broker.engine import history
 from chervil_broker.engine.state import CLOSED_PERCENT, FULL_PERCENT, EngineConfig
 from chervil_broker.options import BrokerOptions
@@ -69,7 +69,6 @@ def number(what: str) -> float:
         ("connections that have not said HELLO", strangers.PREAUTH_PEERS_MAX),
         ("sessions without a connection", sessions.SUSPENDED_MAX),
         ("leases of one worker", limits.INVENTORY_MAX),
-        ("tasks that one client waits for at once", commands.WATCHED_MAX),
         ("bodies that one worker is given in a turn", EngineConfig(1, 1).grant_bytes),
         ("completions of a worker that the broker has not answered", outbox.UNANSWERED_MAX),
         ("unsent bytes to one peer", peer.UNSENT_MAX),

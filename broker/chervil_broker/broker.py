@@ -12,25 +12,31 @@ import time
 from typing import Any
 
 from chervil.protocol import Code, Message, RemoteProtocolError
-from chervil.protocol.limits import FRAME_MAX, GRACE_CLOSED_MS, GRACE_SILENT_MS
+from chervil.protocol.limits import BODY_MAX, FRAME_MAX, GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.protocol.messages import Error
 from chervil.version import __version__
 from chervil_broker.bodies import Bodies
 from chervil_broker.engine.engine import Engine
 from chervil_broker.engine.state import EngineConfig
 from chervil_broker.options import BrokerOptions
-from chervil_broker.peer import UNSENT_MAX, Peer
+from chervil_broker.peer import Peer
 from chervil_broker.pump import Pump
 from chervil_broker.refusals import Refusals
 from chervil_broker.sessions import Credentials, Late, Sessions, WrongSecret
+from chervil_broker.shortage import Shortage
+from chervil_broker.sizes import show_size
 from chervil_broker.store import Store
 from chervil_broker.strangers import Strangers
+from chervil_broker.turns import PART_IDS_MAX
+from chervil_broker.unsent import Unsent
 from chervil_broker.windows import Windows
 
 log = logging.getLogger("chervil.broker")
 
 #: Connections at once. Each costs a few KiB; more than this is a mistake or an attack.
 CONNECTIONS_MAX = 20_000
+#: What is amiss, a queue each, that the line on a shortage of memory names.
+WARNINGS_TOLD_MAX = 3
 
 
 class Broker:
@@ -46,6 +52,7 @@ class Broker:
         self.strangers = Strangers()
         self.windows = Windows(options.task_memory)
         self.refusals = Refusals()
+        self.shortage = Shortage()
         #: Every connection, by its number; and those that have said HELLO, by their session's number:
         #: answers still go there when the session is over.
         self.peers: dict[int, Peer] = {}
@@ -54,8 +61,9 @@ class Broker:
         #: few of the largest even where memory is short.
         self.partial_bytes = 0
         self.partial_limit = max(8 * FRAME_MAX, options.max_memory // 8)
-        #: Bytes that may wait for one peer, or for all together: likewise.
-        self.unsent_limit = max(4 * UNSENT_MAX, options.max_memory // 8)
+        #: What waits for all peers to read: likewise. One peer's part is half of it at most.
+        self.unsent = Unsent(self.peers, max(4 * BODY_MAX, options.max_memory // 8))
+        self.part_ids_max = max(1, min(PART_IDS_MAX, self.unsent.limit // (2 * options.body_limit)))
         self.engine = Engine(
             EngineConfig(
                 memory_limit=options.task_memory,
@@ -207,6 +215,13 @@ class Broker:
     def refuse(self, peer: Peer, code: Code, message: str, count: int = 1) -> None:
         """Counts and logs what a peer was refused: a connection, a request, or rows."""
         self.refusals.refuse(self.seconds(), peer.key, peer.name, code, message, count)
+
+    def tell_of_shortage(self) -> None:
+        """Has the log say that publishers wait, or go on, if that is news."""
+        now = self.seconds()
+        if self.shortage.is_news(now, waiting=self.windows.closed):
+            warnings = self.engine.stats()["warnings"][:WARNINGS_TOLD_MAX]
+            self.shortage.tell(now, show_size(self.options.task_memory), warnings)
 
     def stats(self) -> dict[str, Any]:
         """The map of a REPORT for STATS (protocol.md)."""

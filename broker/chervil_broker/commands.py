@@ -4,8 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from chervil.protocol import Code, Message, RemoteProtocolError, Side, SubscribeOption
-from chervil.protocol.frames import pack
+from chervil.protocol import Code, Message, Side, SubscribeOption, WireId
 from chervil.protocol.messages import (
     COMMANDS,
     Complete,
@@ -30,8 +29,10 @@ from chervil.protocol.messages import (
 )
 from chervil.protocol.vocabulary import SIGNAL_DEFAULT
 from chervil_broker.completions import complete
-from chervil_broker.greeting import goodbye, hello, resume
+from chervil_broker.greeting import goodbye, hello
+from chervil_broker.greeting import resume as reconcile
 from chervil_broker.reports import history, list_, stats
+from chervil_broker.turns import CHANGE_COST, TURN_ROWS, OfIds, split
 
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
@@ -39,15 +40,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chervil.broker")
 
-#: What an option takes in memory besides its packed size.
-OPTION_BYTES = 100
-#: Ids that one session may wait for at once: each costs about 400 bytes beside what its task is charged.
-WATCHED_MAX = 262_144
-
 
 def heartbeat(broker: "Broker", peer: "Peer", message: Heartbeat) -> None:
     """That it came is all it says; the peer has noted when."""
     del broker, peer, message
+
+
+def resume(broker: "Broker", peer: "Peer", message: Resume) -> None:
+    peer.spent += len(message.inventory)
+    reconcile(broker, peer, message)
 
 
 def publish(broker: "Broker", peer: "Peer", message: Publish) -> None:
@@ -57,39 +58,44 @@ def publish(broker: "Broker", peer: "Peer", message: Publish) -> None:
     for id_, name, queue, priority, options, headers, codec, body in message.tasks:
         size = len(body) if headers is None else len(body) + len(headers)
         published += size
-        if options is not None:
-            size += OPTION_BYTES * len(options) + len(pack(options))
         tasks.append((id_, name, queue, priority, options, put(headers, codec, body), size))
+    peer.spent += len(tasks)
     broker.windows.count(peer.number, peer.window, published)
     broker.engine.publish(peer.session, message.request, tasks)
 
 
-def watch(broker: "Broker", peer: "Peer", message: Watch) -> None:
+def _first_part(peer: "Peer", message: OfIds, cost: int) -> list[WireId]:
+    """Those of a request's ids, each once, that are to be taken now, at this cost; the others are next."""
     ids = list(dict.fromkeys(message.ids))
-    peer.spent += len(ids)
-    peer.watching.update(ids)
-    if len(peer.watching) > WATCHED_MAX:
-        raise RemoteProtocolError(
-            Code.TOO_MANY, f"more than {WATCHED_MAX} tasks are waited for; UNWATCH some, or wait for fewer"
-        )
+    if len(ids) > peer.part_ids:
+        parts = split(message, ids, peer)
+        ids = next(parts).ids
+        peer.take_next(parts)
+    peer.spent += cost * len(ids)
+    return ids
+
+
+def _answered(peer: "Peer", message: OfIds) -> list[WireId]:
+    """The first part of those that are answered with all there is to tell: a turn's worth."""
+    return _first_part(peer, message, TURN_ROWS // peer.part_ids)
+
+
+def watch(broker: "Broker", peer: "Peer", message: Watch) -> None:
     peer.watches.add(message.request)
-    broker.engine.watch(peer.session, message.request, ids)
+    broker.engine.watch(peer.session, message.request, _answered(peer, message))
 
 
 def unwatch(broker: "Broker", peer: "Peer", message: Unwatch) -> None:
-    peer.watching.difference_update(message.ids)
+    peer.spent += len(message.ids)
     broker.engine.unwatch(peer.session, message.ids)
 
 
 def query(broker: "Broker", peer: "Peer", message: Query) -> None:
-    ids = list(dict.fromkeys(message.ids))
-    peer.spent += len(ids)
-    broker.engine.query(peer.session, message.request, ids)
+    broker.engine.query(peer.session, message.request, _answered(peer, message))
 
 
 def forget(broker: "Broker", peer: "Peer", message: Forget) -> None:
-    peer.spent += len(message.ids)
-    broker.engine.forget(peer.session, message.request, message.ids)
+    broker.engine.forget(peer.session, message.request, _first_part(peer, message, CHANGE_COST))
 
 
 def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
@@ -123,14 +129,13 @@ def purge(broker: "Broker", peer: "Peer", message: Purge) -> None:
 
 
 def revoke(broker: "Broker", peer: "Peer", message: Revoke) -> None:
-    peer.spent += len(message.ids)
+    ids = _first_part(peer, message, CHANGE_COST)
     signal = SIGNAL_DEFAULT if message.signal is None else message.signal
-    broker.engine.revoke(peer.session, message.request, message.ids, message.terminate, signal)
+    broker.engine.revoke(peer.session, message.request, ids, message.terminate, signal)
 
 
 def rerun(broker: "Broker", peer: "Peer", message: Rerun) -> None:
-    peer.spent += len(message.ids)
-    broker.engine.rerun(peer.session, message.request, message.ids)
+    broker.engine.rerun(peer.session, message.request, _first_part(peer, message, CHANGE_COST))
 
 
 def later(broker: "Broker", peer: "Peer", message: Any) -> None:

@@ -40,6 +40,7 @@ def complete(broker: "Broker", peer: "Peer", message: Complete) -> None:
                 Code.NOT_IMPLEMENTED,
                 f"COMPLETE with {Outcome(row[2]).name} or follow-ups is for a later release of the broker",
             )
+    peer.spent += len(message.tasks)
     put = broker.bodies.put_result
     limit = broker.options.body_limit
     rows: list[CompletionRow] = []
@@ -57,7 +58,7 @@ def complete(broker: "Broker", peer: "Peer", message: Complete) -> None:
 
 def _with_reason(broker: "Broker", row: list[Any]) -> CompletionRow:
     """A row that is no plain success, with the text that its task's history tells."""
-    id_, lease, outcome, codec, body, options, _ = _within_limits(row, broker.options.body_limit)
+    id_, lease, outcome, codec, body, options, _ = _within_limits(broker, row)
     if options is not None and RetryOption.BODY in options:
         _keep_new_body(broker, options)
     if body is None:
@@ -91,16 +92,18 @@ def record_in(codec: str | None, body: bytes) -> FailureRecord | None:
         return None
 
 
-def _within_limits(row: list[Any], limit: int) -> list[Any]:
+def _within_limits(broker: "Broker", row: list[Any]) -> list[Any]:
     """A completion row, or a FAILURE in its place where it brings a body that is too large to be kept."""
     id_, _, outcome, _, body, options, _ = row
     brought = body if outcome == _SUCCESS else None
     if options is not None and RetryOption.BODY in options:
         brought = options[RetryOption.BODY][2]
+    limit = broker.options.body_limit
     if brought is None or len(brought) <= limit:
         return row
     said = f"{Code.BODY_TOO_LARGE}: {len(brought)} bytes, and the broker takes {limit} (its --body-limit)"
-    record = FailureRecord("rejected", "chervil.exceptions.EncodeError", said, None, id_, "task")
+    name = broker.engine.history(id_)[0].get("name", "unknown")
+    record = FailureRecord("rejected", "chervil.exceptions.EncodeError", said, None, id_, name)
     return [*row[:2], Outcome.FAILURE.value, FAILURE_CODEC, record.pack(), None, None]
 
 

@@ -22,11 +22,12 @@ class ListenError(Exception):
 def parse_bind(text: str) -> tuple[str, int]:
     """(host, port) of a --bind value; raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon:
+    if not colon and _is_loopback(text):
         host, port = text, str(DEFAULT_PORT)
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not (colon or host) or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
+        raise ValueError(f"--bind {text!r} is no HOST:PORT; type --bind 127.0.0.1:{DEFAULT_PORT}")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    if text.isdecimal() or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"--bind {text!r} is no HOST:PORT; write it like 127.0.0.1:{DEFAULT_PORT}")
     if not _is_loopback(host):
         raise ValueError(
             f"--bind {text!r} is open to other machines, and this release has no TLS yet; "

@@ -17,12 +17,12 @@ from chervil.protocol import (
     RemoteProtocolError,
     Side,
     State,
-    WireId,
 )
-from chervil.protocol.limits import FRAME_BATCH, PREAUTH_OUT, PREAUTH_SECONDS, ROWS_MAX
+from chervil.protocol.limits import FRAME_BATCH, PREAUTH_OUT, PREAUTH_SECONDS
 from chervil.protocol.messages import Error, Goodbye, Heartbeat, Resume
 from chervil_broker.commands import HANDLERS
 from chervil_broker.outbox import Outbox
+from chervil_broker.turns import MESSAGE_COST, PART_IDS_FIRST, TURN_ROWS, Answer
 from chervil_broker.windows import Window
 
 if TYPE_CHECKING:
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("chervil.broker")
 
 #: Bytes that may wait to be written to one peer before nothing more is read from it, delivered to it or
-#: made into frames for it. The largest frame fits.
-UNSENT_MAX = 32 << 20
+#: made into frames for it: four of the longest batches, which is enough to keep a connection busy.
+UNSENT_MAX = 4 * FRAME_BATCH
 #: Seconds in which a peer takes nothing of what waits for it before it is cut off.
 SLOW_SECONDS = 10.0
-#: Rows that a peer's requests may have looked up before what else it has sent waits for the next turn of
-#: the loop. So nobody holds up the others, and answers are not piled up faster than they leave.
-TURN_ROWS = ROWS_MAX
+#: Where a request was not taken apart.
+_NOTHING: Iterator[Message] = iter(())
 #: A stranger's ERROR without its message, at most.
 _ERROR_FRAME = 100
 _FIRST_IN_A_RESUMED_SESSION = (Resume, Heartbeat, Goodbye)
@@ -60,9 +59,12 @@ class Peer(asyncio.Protocol):
         self.consumes = self.subscribed = False
         #: The inventory as far as it has come; None where none is to come.
         self.inventory: list[list[Any]] | None = None
-        #: Requests of WATCHes that are not answered yet, and ids that are to be pushed.
+        #: Requests of WATCHes that are not answered yet.
         self.watches: set[int] = set()
-        self.watching: set[WireId] = set()
+        #: Requests that were taken apart and are not answered yet.
+        self.parts: dict[int, Answer] = {}
+        #: Ids that a part has; see PART_IDS_FIRST.
+        self.part_ids = min(PART_IDS_FIRST, broker.part_ids_max)
         self.window = Window()
         #: Has said GOODBYE; closed once what it was promised has been written.
         self.leaving = False
@@ -70,7 +72,7 @@ class Peer(asyncio.Protocol):
         self.silent = False
         self.heard = broker.seconds()
         self.spoke = self.heard
-        #: Rows looked up for it since it last had to wait, see TURN_ROWS.
+        #: What its messages have cost since it last had to wait, see TURN_ROWS.
         self.spent = 0
         #: Nothing is read from it at present, see UNSENT_MAX.
         self.held_up = False
@@ -81,8 +83,10 @@ class Peer(asyncio.Protocol):
         self.at_gate = 0
         self._transport: asyncio.Transport | None = None
         self._address: str | None = None
-        #: What it has sent and is not taken yet, while `spent` is used up.
+        #: What it has sent and is not taken yet, while `spent` is used up; and the rest of a request that
+        #: was taken apart, which comes first.
         self._incoming: Iterator[Message] | None = None
+        self._parts = _NOTHING
         #: Nothing of what it sends matters any more; and it is closed once nothing waits for it.
         self._over = self._closing = False
         #: Bytes written to it, how many of them were taken, and when that last grew.
@@ -118,8 +122,11 @@ class Peer(asyncio.Protocol):
         broker = self.broker
         self.heard = broker.tick()
         coming = self.connection.receive(data)
-        self._incoming = coming if self._incoming is None else chain(self._incoming, coming)
-        self._take_messages(self._incoming)
+        if self._incoming is not None:
+            self._incoming = chain(self._incoming, coming)
+            return
+        self._incoming = coming
+        self._take_messages(coming)
 
     def _take_messages(self, incoming: Iterator[Message]) -> None:
         """Dispatches what has come, as far as this turn allows."""
@@ -128,11 +135,12 @@ class Peer(asyncio.Protocol):
             for message in incoming:
                 if self.inventory is not None:
                     self._check_that_it_resumes(message)
+                self.spent += MESSAGE_COST
                 HANDLERS[type(message)](broker, self, message)
                 if self.spent >= TURN_ROWS:
                     self._read_no_more()
+                    broker.wake()  # first: what this has brought is to leave before more is taken
                     asyncio.get_running_loop().call_soon(self._next_turn)
-                    broker.wake()
                     return
         except RemoteProtocolError as error:
             self.refuse(error.code, error.message)
@@ -145,7 +153,8 @@ class Peer(asyncio.Protocol):
         if self._over or self._incoming is None or self.held_up:
             return
         self.broker.tick()
-        self._take_messages(self._incoming)
+        self.part_ids = min(2 * self.part_ids, self.broker.part_ids_max)
+        self._take_messages(chain(self._parts, self._incoming))
         if self._incoming is None:
             self._read_again()
 
@@ -158,6 +167,7 @@ class Peer(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.held_up = True
+        self.part_ids = 1
         self.withhold()
         self._read_no_more()
 
@@ -196,8 +206,7 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._over = True
-        self._incoming = None
-        self.outbox.clear()
+        self._drop_all()
         self.stop_deadline()
         self.known_now()
         self.broker.partial_bytes -= self._partial
@@ -215,6 +224,11 @@ class Peer(asyncio.Protocol):
     def end_turn(self) -> None:
         """What it asked for is long to answer: nothing more is taken from it in this turn."""
         self.spent = TURN_ROWS
+
+    def take_next(self, parts: Iterator[Message]) -> None:
+        """Lets the rest of a request that was taken apart wait, before all that came after it."""
+        self._parts = parts
+        self.end_turn()
 
     @property
     def key(self) -> str:
@@ -279,12 +293,14 @@ class Peer(asyncio.Protocol):
         """Writes messages that have passed the gate as soon as the peer takes them."""
         if self._over:
             return
+        unsent = self.broker.unsent
+        kept = self.outbox.kept_bytes
         for message in messages:
             self.outbox.put(message)
+        unsent.add(self.outbox.kept_bytes - kept)
+        unsent.enforce(self.broker.seconds())
         if not self.held_up:
             self._write_waiting()
-        if self.outbox.kept_bytes > self.broker.unsent_limit:
-            self.cut_off(f"{self.outbox.kept_bytes} bytes of results wait for it, and it does not read them")
 
     def _write_waiting(self) -> None:
         outbox, transport = self.outbox, self._transport
@@ -294,19 +310,22 @@ class Peer(asyncio.Protocol):
             if frame:
                 self._written += len(frame)
                 transport.write(frame)
+                self.broker.unsent.add(len(frame))
         if self._closing:
             self.close()
 
-    def check_that_it_reads(self, now: float) -> None:
-        """Cuts the peer off when nothing of what waits for it was taken for SLOW_SECONDS."""
-        if self._transport is None:
-            return
-        unsent = self._transport.get_write_buffer_size()
+    def stalled(self, now: float) -> float:
+        """Seconds since it was last seen to take something, or to have nothing to take."""
+        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
         taken = self._written - unsent
         if unsent == 0 or taken > self._taken:
             self._taken, self._taken_at = taken, now
-        elif now - self._taken_at > SLOW_SECONDS:
-            self.cut_off(f"it does not read: {unsent} bytes wait for it")
+        return now - self._taken_at
+
+    def check_that_it_reads(self, now: float) -> None:
+        """Cuts the peer off when nothing of what waits for it was taken for SLOW_SECONDS."""
+        if self.stalled(now) > SLOW_SECONDS:
+            self.cut_off(f"it does not read: {self.unsent} bytes wait for it")
 
     def cut_off(self, why: str) -> None:
         """Ends a connection whose peer does not read or was not heard of; it is told where that can be."""
@@ -337,8 +356,7 @@ class Peer(asyncio.Protocol):
     def end(self, code: Code, message: str) -> None:
         """Ends the connection at once with a code; what waits for the peer is dropped."""
         self._over = True
-        self._incoming = None
-        self.outbox.clear()
+        self._drop_all()
         self.broker.part(self)
         if self.connection.state is not State.CLOSED:
             if self.connection.state in (State.OPENING, State.GREETING):
@@ -363,10 +381,18 @@ class Peer(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Closes now: the peer is lost."""
+        """Closes now: the peer is lost, and what waits for it is dropped."""
         self._over = True
+        self._drop_all()
         if self._transport is not None:
             self._transport.abort()
+            self._transport = None
+
+    def _drop_all(self) -> None:
+        """What it has sent, and what waits for it to read, is of no more use."""
+        self._incoming = None
+        self._parts = _NOTHING
+        self.outbox.clear()
 
     def _too_slow(self, what: str, seconds: float) -> None:
         self._deadline = None

@@ -5,21 +5,21 @@ journaled as one batch, and leaves as one write a peer.
 """
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from chervil.protocol import FINAL, Code, Message, Stage, to_text
-from chervil.protocol.messages import Completed, Confirm, Result, Status
+from chervil.protocol import FINAL, Code, Message, Stage
+from chervil.protocol.messages import Completed, Confirm, Error, Status
 from chervil.protocol.messages import Window as WindowMessage
+from chervil_broker.events import log_events
 from chervil_broker.gate import Gate
 from chervil_broker.peer import Peer
+from chervil_broker.turns import join
+from chervil_broker.unsent import Unsent
 from chervil_broker.wire_rows import outgoing
 
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
-
-log = logging.getLogger("chervil.broker")
 
 #: How long an answer that nobody waits for may wait for another frame to the same peer. Measured: two
 #: writes and two wakeups less in every round trip.
@@ -34,20 +34,23 @@ _UNWATCHED = FINAL | {Stage.UNKNOWN}
 class _Leaving:
     """What one run of the pump sends: frames by peer, then messages for those who are slow to read."""
 
-    __slots__ = ("frames", "later")
+    __slots__ = ("_unsent", "frames", "later")
 
-    def __init__(self) -> None:
+    def __init__(self, unsent: Unsent) -> None:
+        self._unsent = unsent
         self.frames: dict[Peer, list[bytes]] = {}
         self.later: dict[Peer, list[Message]] = {}
 
     def add(self, peer: Peer, message: Message) -> None:
-        if peer.must_wait or peer in self.later:
+        unsent = self._unsent
+        if peer.must_wait or peer in self.later or unsent.too_much:
             self.later.setdefault(peer, []).append(message)
             return
         frame = peer.encode(message)
         if not frame:
             return
         peer.at_gate += len(frame)
+        unsent.add(len(frame))
         known = self.frames.get(peer)
         if known is None:
             self.frames[peer] = [frame]
@@ -107,16 +110,20 @@ class Pump:
         self.ran_at = now / 1e9
         effects = broker.engine.pump()
         replies, self.replies = self.replies, []
-        leaving = _Leaving()
+        leaving = _Leaving(broker.unsent)
         self._follow_memory(leaving)
-        for session, message in outgoing(effects, broker.bodies, now, wall):
+        for session, answer in outgoing(effects, broker.bodies, now, wall):
             peer = broker.served.get(session)
             if peer is None:
                 continue
+            message = join(peer.parts, answer) if peer.parts else answer
+            if message is None:
+                continue
             if type(message) is Confirm and message.exceptions:
                 self._note_refused_rows(leaving, peer, message.exceptions)
-            elif type(message) is Result:
-                peer.watching.difference_update([row[0] for row in message.tasks])
+            elif type(message) is Error:
+                peer.watches.discard(message.request)
+                broker.refuse(peer, Code(message.code), message.message)
             elif self._may_wait(peer, message):
                 self._unhurried.setdefault(peer, []).append(message)
                 continue
@@ -133,8 +140,7 @@ class Pump:
             if farewell is not None:
                 leaving.add(peer, farewell)
         broker.bodies.free(effects.freed)
-        for event, details in effects.events:
-            _log_event(event, details)
+        log_events(effects.events)
         for session in effects.ended:
             broker.sessions.drop(session)
         self._release_when_durable(effects.records, leaving)
@@ -150,6 +156,7 @@ class Pump:
         everyone = {peer.number: peer.window for peer in broker.served.values() if peer.ready}
         for number, window in windows.follow(broker.engine.room(), everyone, closed=closed):
             self._tell_window(leaving, broker.peers.get(number), window.limit)
+        broker.tell_of_shortage()
 
     def _tell_window(self, leaving: _Leaving, peer: Peer | None, limit: int) -> None:
         if peer is not None and peer.ready:
@@ -157,7 +164,7 @@ class Pump:
 
     def reopen_windows(self) -> None:
         """Lets publishers try again that were refused FULL while others had room."""
-        leaving = _Leaving()
+        leaving = _Leaving(self._broker.unsent)
         for number, window in self._broker.windows.reopen():
             self._tell_window(leaving, self._broker.peers.get(number), window.limit)
         self._gate.hold(self._sequence, leaving.write)
@@ -187,11 +194,10 @@ class Pump:
             return False
         if not message.more:
             peer.watches.discard(message.request)
-        finished = [row[0] for row in message.tasks if row[1] in _UNWATCHED]
-        peer.watching.difference_update(finished)
+        unfinished = not any(row[1] in _UNWATCHED for row in message.tasks)
         return (
             not message.more
-            and not finished
+            and unfinished
             and len(message.tasks) <= UNHURRIED_ROWS_MAX
             and self._may_still_wait(peer)
         )
@@ -249,28 +255,3 @@ class Pump:
     def _timer_fired(self) -> None:
         self._timer = None
         self.wake()
-
-
-_EVENTS = {
-    "queue_without_consumer": (
-        "queue %(queue)r: %(ready)d tasks wait and no worker consumes it; "
-        "start one: chervil -A MODULE worker -Q %(queue)s"
-    ),
-    "unknown_task": "queue %(queue)r: task %(name)r waits; no worker of this queue knows that name",
-    "task_dead": "%(name)s[%(id)s] is DEAD after %(attempts)d attempts were lost",
-    "task_rejected": "%(name)s[%(id)s] is DEAD: rejected by %(worker)s: %(reason)s",
-    "task_parked": "queue %(queue)r: %(count)d tasks %(name)r are DEAD: %(reason)s",
-    "dead_dropped": "%(count)d dead letters were dropped: they took more than %(limit)d bytes",
-    "session_lost": "worker %(worker)s did not come back; leases that go back: %(leases)d",
-    "stale_completions": "%(worker)s completed tasks that it had lost meanwhile: %(count)d",
-}
-
-
-def _log_event(event: str, details: dict[str, Any]) -> None:
-    if "id" in details:
-        details = details | {"id": to_text(details["id"])}
-    text = _EVENTS.get(event)
-    if text is None:
-        log.info("%s %s", event, details)
-    else:
-        log.warning(text, details)

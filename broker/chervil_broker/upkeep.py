@@ -31,6 +31,7 @@ class Upkeep:
             now = time.monotonic()
             self.look_after_peers(now)
             broker.refusals.look(now)
+            broker.tell_of_shortage()
             broker.pump.reopen_windows()
             if now - broker.pump.ran_at >= SWEEP_SECONDS and now - self._collected_at >= COLLECT_SECONDS:
                 self._collected_at = now
@@ -51,19 +52,5 @@ class Upkeep:
                 peer.cut_off(f"it was silent for {now - peer.heard:.0f} s: taken for lost")
             elif now - peer.spoke >= HEARTBEAT_MS / 1000 - SWEEP_SECONDS:
                 peer.beat()
-        self._limit_unsent()
-
-    def _limit_unsent(self) -> None:
-        """Cuts off those who read least, where too much waits for all peers together."""
-        limit = self._broker.unsent_limit
-        waiting = [(peer.unsent, number) for number, peer in self._broker.peers.items()]
-        total = sum(unsent for unsent, _ in waiting)
-        if total <= limit:
-            return
-        for unsent, number in sorted(waiting, reverse=True):
-            if total <= limit:
-                break
-            self._broker.peers[number].cut_off(
-                f"{unsent} bytes wait for it, {total} for all clients together; it does not read fast enough"
-            )
-            total -= unsent
+        self._broker.unsent.count()
+        self._broker.unsent.enforce(now)

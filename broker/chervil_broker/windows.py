@@ -54,6 +54,11 @@ class Windows:
         self._closed = False
 
     @property
+    def closed(self) -> bool:
+        """Memory is short: publishers wait."""
+        return self._closed
+
+    @property
     def idle(self) -> bool:
         """Nobody has a window: while memory is not short there is nothing to do."""
         return not self._narrow

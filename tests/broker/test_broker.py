@@ -18,6 +18,7 @@ from chervil.protocol.messages import (
     Subscribe,
     Watch,
 )
+from chervil_broker import pump as pump_module
 from tests.broker.talk import play, task
 
 
@@ -32,6 +33,39 @@ def test_the_end_is_said_to_everybody():
         peer.writer.close()
         await ending
         assert house.broker.peers == {}
+
+    play(scenario)
+
+
+def test_answers_that_wait_for_company_are_sent_before_the_end(monkeypatch):
+    monkeypatch.setattr(pump_module, "UNHURRIED_SECONDS", 60)
+
+    async def scenario(house):
+        peer = await house.guest()
+        row = task()
+        peer.send(Publish(1, [row]))
+        await peer.expect(Confirm)
+        peer.send(Watch(2, [row[0]]))
+        waiter = house.broker.peers[1]
+        await house.until(lambda: bool(house.broker.engine._state.watchers) and not waiter.watches)
+        ending = asyncio.create_task(house.broker.stop(1.0))
+        answer, end = await peer.next(), await peer.next()
+        assert (type(answer), answer.request, type(end)) == (Status, 2, Goodbye)
+        peer.writer.close()
+        await ending
+
+    play(scenario)
+
+
+def test_what_nobody_has_decided_on_yet_is_answered_before_the_end():
+    async def scenario(house):
+        peer = await house.guest()
+        house.broker.engine.publish(house.broker.peers[1].session, 7, [])
+        ending = asyncio.create_task(house.broker.stop(1.0))
+        answer, end = await peer.next(), await peer.next()
+        assert (type(answer), answer.request, type(end)) == (Confirm, 7, Goodbye)
+        peer.writer.close()
+        await ending
 
     play(scenario)
 

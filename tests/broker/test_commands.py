@@ -1,5 +1,7 @@
 """Each command, as a client sees it answered."""
 
+import pytest
+
 from chervil.protocol import Code, Outcome, Side, Stage, unpack_failure
 from chervil.protocol.messages import (
     COMMANDS,
@@ -12,6 +14,9 @@ from chervil.protocol.messages import (
     Error,
     Forget,
     Grow,
+    Heartbeat,
+    History,
+    List,
     Ok,
     Publish,
     Purge,
@@ -19,6 +24,7 @@ from chervil.protocol.messages import (
     Report,
     Rerun,
     Result,
+    Resume,
     Revoke,
     Started,
     Stats,
@@ -27,8 +33,9 @@ from chervil.protocol.messages import (
     Unwatch,
     Watch,
 )
-from chervil_broker import commands
 from chervil_broker.commands import HANDLERS
+from chervil_broker.engine import charges
+from chervil_broker.turns import CHANGE_COST, MESSAGE_COST, PART_IDS_FIRST, PART_IDS_MAX, TURN_ROWS
 from tests.broker.talk import play, task
 
 
@@ -214,28 +221,28 @@ def test_dead_letters_run_again_or_are_forgotten():
     play(scenario)
 
 
-def test_ids_that_are_waited_for_have_a_limit(monkeypatch):
-    monkeypatch.setattr(commands, "WATCHED_MAX", 3)
+def test_a_watch_that_there_is_no_memory_for_is_refused_once_and_the_connection_goes_on(monkeypatch):
+    monkeypatch.setattr(charges, "FREE_BYTES", 0)
 
     async def scenario(house):
         peer = await house.guest()
-        rows = [task() for _ in range(3)]
+        rows = [task() for _ in range(800)]
         ids = [row[0] for row in rows]
-        peer.send(Publish(1, rows), Watch(2, ids), Watch(3, ids))
-        await peer.expect(Confirm)
-        for _ in range(2):
-            await peer.expect(Status)
-        peer.send(Unwatch(ids[:1]), Watch(4, [b"unknown id here."]))
-        await peer.expect(Status)
-        peer.send(Watch(5, [b"another unknown."]))
-        await peer.expect(Status)
-        peer.send(Purge(6, []))
-        await peer.expect(Result)
-        assert not house.broker.peers[1].watching
-        peer.send(Watch(7, [bytes([n]) * 16 for n in range(4)]))
-        assert (await peer.expect(Error)).code == Code.TOO_MANY
+        peer.send(Publish(1, rows))
+        assert (await peer.expect(Confirm)).exceptions is None
+        peer.send(Watch(2, ids), Query(3, ids[:1]))
+        refused = await peer.expect(Error)
+        assert (refused.request, refused.code) == (2, Code.FULL)
+        while (status := await peer.expect(Status)).request == 2:
+            assert status.more
+        assert status.request == 3
+        counters = (await house.stats())["counters"]
+        assert counters["refused_full"] == 1
+        # What was told before is watched; and the request is forgotten.
+        assert not house.broker.peers[1].parts
+        assert not house.broker.peers[1].watches
 
-    play(scenario)
+    play(scenario, max_memory=1 << 20)
 
 
 def test_refused_rows_are_counted_and_share_a_line_of_the_log(caplog):
@@ -269,5 +276,146 @@ def test_subscribing_again_and_again_leaves_turns_to_others():
             await worker.expect(Ok)
         assert peer.in_session
         assert len(set(taken)) >= 3, "the pump ran between them"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [Subscribe(1, ["q"]), Purge(1, []), Stats(1), History(1, b"i" * 16), List(1, "dead", None, 5)],
+    ids=lambda asked: type(asked).__name__,
+)
+def test_what_is_long_to_answer_is_one_to_a_turn(asked, monkeypatch):
+    async def scenario(house):
+        runs = 0
+        at: list[int] = []
+        pump, handle = house.broker.engine.pump, HANDLERS[type(asked)]
+
+        def counted():
+            nonlocal runs
+            runs += 1
+            return pump()
+
+        def noted(*given):
+            at.append(runs)
+            handle(*given)
+
+        monkeypatch.setattr(house.broker.engine, "pump", counted)
+        monkeypatch.setitem(HANDLERS, type(asked), noted)
+        guest = await house.guest()
+        guest.send(*[asked] * 3, Query(9, [b"x" * 16]))
+        await guest.expect(Status)
+        assert len(set(at)) == 3
+
+    play(scenario)
+
+
+IDS = [bytes([number]) * 16 for number in range(PART_IDS_FIRST)]
+ANSWERED = TURN_ROWS // PART_IDS_FIRST
+
+
+@pytest.mark.parametrize(
+    ("asked", "cost"),
+    [
+        (Heartbeat(), 0),
+        (Credit(5), 0),
+        (Publish(1, [task() for _ in range(5)]), 5),
+        (Complete(1, [[id_, 1, 1, None, None, None, None] for id_ in IDS]), 4),
+        (Started([[id_, 1] for id_ in IDS]), 4),
+        (Unwatch(IDS), 4),
+        (Query(1, IDS[:2]), 2 * ANSWERED),
+        (Watch(1, IDS[:2]), 2 * ANSWERED),
+        (Revoke(1, IDS, False), 4 * CHANGE_COST),
+        (Rerun(1, IDS), 4 * CHANGE_COST),
+        (Forget(1, IDS), 4 * CHANGE_COST),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_peer_asks_for_is_charged_to_its_turn(asked, cost):
+    async def scenario(house):
+        guest = await house.guest()
+        peer = house.broker.peers[1]
+        before = peer.spent
+        guest.send(asked, Query(9, IDS[:1]))
+        while (await guest.expect(Status)).request != 9:
+            pass
+        assert peer.spent - before == 2 * MESSAGE_COST + cost + ANSWERED
+
+    play(scenario)
+
+
+def test_an_inventory_is_charged_to_its_turn():
+    async def scenario(house):
+        worker = await house.worker(*[task() for _ in range(9)])
+        worker.talker.vanish()
+        await house.until(lambda: not house.broker.peers)
+        back = await house.back(worker.welcome)
+        (peer,) = house.broker.peers.values()
+        before = peer.spent
+        back.talker.send(Resume(1, [[*lease, 0] for lease in worker.leases], 0))
+        assert await back.talker.expect(Ok) == Ok(1, 9)
+        assert peer.spent - before == MESSAGE_COST + 9
+
+    play(scenario)
+
+
+def test_a_request_of_many_ids_is_answered_as_one():
+    async def scenario(house):
+        guest, other = await house.guest(), await house.guest()
+        rows = [task() for _ in range(2000)]
+        ids = [row[0] for row in rows]
+        guest.send(Publish(1, rows))
+        await guest.expect(Confirm)
+        turns = []
+        revoke = house.broker.engine.revoke
+
+        def noted(session, request, part, *more):
+            turns.append((session, len(part)))
+            revoke(session, request, part, *more)
+
+        house.broker.engine.revoke = noted
+        guest.send(Revoke(2, [*ids, *ids], False))
+        other.send(Revoke(3, [b"x" * 16], False))
+        assert await other.expect(Ok) == Ok(3, 1)
+        assert await guest.expect(Ok) == Ok(2, 2000)
+        assert max(size for _, size in turns) == PART_IDS_MAX
+        assert turns.index((2, 1)) < len(turns) - 1  # others are served in between
+        guest.send(Query(4, [*ids, *ids]), Rerun(5, ids), Forget(6, ids))
+        seen, more = [], True
+        while more:
+            part = await guest.expect(Status)
+            seen += part.tasks
+            more = part.more
+        assert [row[0] for row in seen] == ids
+        assert {row[1] for row in seen} == {Stage.REVOKED}
+        assert await guest.next() == Ok(5, 2000)
+        assert await guest.next() == Ok(6, 0)
+        assert house.broker.peers[1].parts == {}
+
+    play(scenario)
+
+
+def test_what_came_after_a_long_request_is_taken_after_it():
+    async def scenario(house):
+        guest = await house.guest()
+        ids = [number.to_bytes(16, "big") for number in range(500)]
+        guest.send(Revoke(1, ids, False), Publish(2, [task(id_) for id_ in ids]))
+        assert await guest.expect(Ok) == Ok(1, 500)
+        assert (await guest.expect(Confirm)).accepted == 500
+        assert set(await house.stages(*ids)) == {Stage.REVOKED}
+
+    play(scenario)
+
+
+def test_what_is_read_while_a_long_request_is_taken_waits_behind_it():
+    async def scenario(house):
+        guest = await house.guest()
+        ids = [number.to_bytes(16, "big") for number in range(500)]
+        peer = house.broker.peers[1]
+        peer.data_received(guest.connection.send(Revoke(1, ids, False)))
+        peer.data_received(guest.connection.send(Publish(2, [task(id_) for id_ in ids])))
+        assert await guest.next() == Ok(1, 500)
+        assert await guest.expect(Confirm) == Confirm(2, 500)
+        assert set(await house.stages(*ids)) == {Stage.REVOKED}
 
     play(scenario)

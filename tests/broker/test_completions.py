@@ -71,7 +71,9 @@ def test_a_completion_over_the_brokers_limit_is_a_failure_and_is_not_kept():
         peer.send(Complete(1, [result, retry]), Query(3, [rows[0][0], rows[1][0]]))
         for row in (await peer.expect(Status)).tasks:
             assert row[1] == Stage.FAILURE
-            assert "BODY_TOO_LARGE: 2000 bytes" in unpack_failure(row[3]).message
+            record = unpack_failure(row[3])
+            assert "BODY_TOO_LARGE: 2000 bytes" in record.message
+            assert record.task_name == "tasks.add"
 
     play(scenario, body_limit=1000)
 

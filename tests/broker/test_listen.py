@@ -11,6 +11,7 @@ from chervil_broker.listen import ListenError, listen_tcp, listen_unix, parse_bi
     [
         ("127.0.0.1:2437", ("127.0.0.1", 2437)),
         ("localhost", ("localhost", 2437)),
+        ("127.0.0.1", ("127.0.0.1", 2437)),
         (":9000", ("127.0.0.1", 9000)),
         ("[::1]:7", ("::1", 7)),
     ],
@@ -19,9 +20,11 @@ def test_bind_is_host_and_port(text, address):
     assert parse_bind(text) == address
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:http", "127.0.0.1:70000", "2437"])
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:http", "127.0.0.1:70000", "2437", "foo", "0.0.0.0", "::1", "[::1]", ""]
+)
 def test_a_bad_bind_is_refused_with_an_example(text):
-    with pytest.raises(ValueError, match=r"write it like 127\.0\.0\.1:2437"):
+    with pytest.raises(ValueError, match=r"is no HOST:PORT; type --bind 127\.0\.0\.1:2437"):
         parse_bind(text)
 
 

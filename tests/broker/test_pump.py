@@ -22,6 +22,7 @@ from chervil.protocol.messages import (
     Window,
 )
 from chervil_broker import pump as pump_module
+from chervil_broker import shortage as shortage_module
 from chervil_broker import upkeep as upkeep_module
 from chervil_broker.upkeep import Upkeep
 from tests.broker.talk import play, task
@@ -196,6 +197,24 @@ def test_windows_close_when_memory_runs_short_and_open_when_there_is_room_again(
     play(scenario, max_memory=8 << 20)
 
 
+def test_that_publishers_wait_and_go_on_is_logged_with_what_helps(caplog, monkeypatch):
+    monkeypatch.setattr(shortage_module, "QUIET_SECONDS", 0)
+
+    async def scenario(house):
+        first = await house.guest()
+        await published(first, filler(house.broker.options.task_memory * 85 // 100))
+        await first.expect(Window)
+        assert len(caplog.messages) == 1
+        assert caplog.messages[0].startswith("publishers wait: tasks take most of their 6.0 MiB; start more")
+        assert "queue 'default' has no worker that consumes it; ready tasks: " in caplog.messages[0]
+        first.send(Purge(99, []))
+        await first.expect(Window)
+        assert caplog.messages[1:] == ["publishers go on: there is room for tasks again"]
+
+    caplog.set_level("INFO")
+    play(scenario, max_memory=8 << 20)
+
+
 def test_who_ignores_its_window_is_served_until_memory_is_full():
     async def scenario(house):
         peer = await house.guest()
@@ -237,3 +256,22 @@ def test_while_there_is_room_nobody_hears_of_windows():
             assert type(await peer.next()) is Confirm
 
     play(scenario)
+
+
+def test_the_end_of_a_shortage_is_logged_though_nothing_happens_any_more(caplog, monkeypatch):
+    monkeypatch.setattr(upkeep_module, "SWEEP_SECONDS", 0.005)
+
+    async def scenario(house):
+        first = await house.guest()
+        await published(first, filler(house.broker.options.task_memory * 85 // 100))
+        await first.expect(Window)
+        first.send(Purge(99, []))
+        await first.expect(Window)
+        assert len(caplog.messages) == 1
+        monkeypatch.setattr(shortage_module, "QUIET_SECONDS", 0)
+        upkeep = asyncio.create_task(Upkeep(house.broker).run())
+        await house.until(lambda: len(caplog.messages) == 2)
+        upkeep.cancel()
+
+    caplog.set_level("INFO")
+    play(scenario, max_memory=8 << 20)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 
 from chervil.protocol import Code
+from chervil.protocol.limits import HEARTBEAT_MS
 from chervil.protocol.messages import (
     Confirm,
     Error,
@@ -120,23 +121,39 @@ def test_a_silent_workers_session_is_kept_for_longer(monkeypatch, caplog):
     assert "worker worker@1 is gone; what it has is kept for it for 30 s" in caplog.text
 
 
-def test_where_too_much_waits_for_all_together_the_slowest_is_cut_off():
+def test_where_too_much_waits_for_all_together_the_slowest_is_cut_off(caplog):
     async def scenario(house):
-        house.broker.unsent_limit = 3 << 20
-        slow, slower, quick = [await house.guest(name) for name in ("slow", "slower", "quick")]
-        for talker in (slow, slower):
-            talker.writer.transport.pause_reading()
+        slow, quick = await house.guest("slow"), await house.guest("quick")
+        slow.writer.transport.pause_reading()
         ids = [number.to_bytes(16, "big") for number in range(8000)]
-        for talker, requests in ((slow, 12), (slower, 16)):
-            talker.send(*[Query(n, ids) for n in range(requests)])
+        slow.send(*[Query(n, ids) for n in range(16)])
         peers = house.broker.peers
-        await house.until(lambda: peers[1].unsent > 1 << 20 and peers[2].unsent > 2 << 20)
+        await house.until(lambda: peers[1].held_up)
+        house.broker.unsent.limit = peers[1].unsent - 1
         Upkeep(house.broker).look_after_peers(house.broker.seconds())
-        await house.until(lambda: 2 not in peers)
-        assert set(peers) == {1, 3}
+        await house.until(lambda: 1 not in peers)
+        assert house.broker.unsent.total == 0
         quick.send(Stats(1))
         counters = (await quick.expect(Report)).report["counters"]
         assert counters["refused_slow"] == 1
+
+    caplog.set_level("WARNING")
+    play(scenario)
+    assert "slow refused: SLOW: it does not read fast enough" in caplog.text
+
+
+def test_a_worker_is_lost_after_two_heartbeats_of_silence_and_before_a_third():
+    async def scenario(house):
+        worker = await house.worker()
+        (peer,) = house.broker.peers.values()
+        upkeep = Upkeep(house.broker)
+        heard = peer.heard
+        for heartbeats in (1.0, 1.25, 1.5, 1.75, 2.0):
+            upkeep.look_after_peers(heard + heartbeats * HEARTBEAT_MS / 1000)
+            assert peer.in_session
+        upkeep.look_after_peers(heard + 2.25 * HEARTBEAT_MS / 1000)
+        assert not peer.in_session
+        assert (await worker.talker.expect(Error)).code == Code.SLOW
 
     play(scenario)
 

@@ -1,5 +1,7 @@
-"""README's quick start, line by line, as a newcomer would type it."""
+"""README's quick start, line by line, as a newcomer would type it; and each other snippet, pasted as it is."""
 
+import ast
+import builtins
 import os
 import re
 import shutil
@@ -21,14 +23,22 @@ def quick_start() -> str:
     return match[1]
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", quick_start(), re.DOTALL)
+def blocks(kind: str, text: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+
+
+#: Every snippet of Python that a user may paste.
+SNIPPETS = [
+    pytest.param(block, id=f"{path.name}-{number}")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for number, block in enumerate(blocks("python", path.read_text()), 1)
+]
 
 
 def command_lines() -> list[str]:
     return [
         line.removeprefix("$ ")
-        for block in blocks("console")
+        for block in blocks("console", quick_start())
         for line in block.splitlines()
         if line.startswith("$ ")
     ]
@@ -40,7 +50,40 @@ def test_the_quick_start_is_what_this_module_runs():
         "chervil -A tasks dev",
         "chervil -A tasks call tasks.add 2 3 --wait",
     ]
-    assert len(blocks("python")) == 2
+    assert len(blocks("python", quick_start())) == 2
+
+
+def unbound(snippet: str) -> set[str]:
+    """Names that a snippet uses and neither makes nor imports."""
+    nodes = list(ast.walk(ast.parse(snippet)))
+    made = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    made |= {
+        node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    made |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler) and node.name}
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            made |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return used - made - set(vars(builtins))
+
+
+def test_a_name_that_a_snippet_does_not_import_is_noticed():
+    assert unbound("import os\ndef f(x): return urllib.request.urlopen(os.path.join(x))") == {"urllib"}
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_each_snippet_runs_as_it_is_pasted(snippet: str, tmp_path: Path):
+    """Beside the quick start's tasks.py, and without a broker: tasks run where they are called."""
+    assert unbound(snippet) == set()
+    tasks_file, _ = blocks("python", quick_start())
+    (tmp_path / "tasks.py").write_text(f"{tasks_file}\napp.conf.task_always_eager = True\n")
+    (tmp_path / "snippet.py").write_text(snippet)
+    done = subprocess.run(
+        [sys.executable, "snippet.py"], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.timeout(240)
@@ -66,7 +109,7 @@ def test_the_quick_start_works_in_an_empty_folder(tmp_path: Path, stage: Stage):
 
     project = stage.folder / "project"
     project.mkdir()
-    tasks_file, program = blocks("python")
+    tasks_file, program = blocks("python", quick_start())
     (project / "tasks.py").write_text(tasks_file)
     (project / "program.py").write_text(program)
     running = subprocess.Popen(
