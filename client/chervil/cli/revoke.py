@@ -36,7 +36,7 @@ class Signal(click.ParamType[int]):
 
 @click.command(short_help="Call tasks off.")
 @click.argument("ids", nargs=-1, required=True, type=TaskId(), metavar="ID...")
-@click.option("--terminate", is_flag=True, help="End running ones too: their process is sent a signal, and killed 10 s later if it goes on.")
+@click.option("--terminate", is_flag=True, help="End running ones too, by a signal; killed 10 s later.")
 @click.option("--signal", type=Signal(), metavar="SIG", help="That signal, for --terminate; else TERM.")
 @click.pass_context
 def revoke(ctx: click.Context, ids: tuple[str, ...], terminate: bool, signal: int | None) -> int:
