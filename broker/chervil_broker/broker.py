@@ -15,6 +15,7 @@ from chervil.protocol import Code, Message, RemoteProtocolError
 from chervil.protocol.limits import BODY_MAX, FRAME_MAX, GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.protocol.messages import Error
 from chervil.version import __version__
+from chervil_broker.access import Access
 from chervil_broker.bodies import Bodies
 from chervil_broker.engine.engine import Engine
 from chervil_broker.engine.state import EngineConfig
@@ -27,14 +28,13 @@ from chervil_broker.shortage import Shortage
 from chervil_broker.sizes import show_size
 from chervil_broker.store import Store
 from chervil_broker.strangers import Strangers
-from chervil_broker.turns import PART_IDS_MAX
+from chervil_broker.turns import answers
 from chervil_broker.unsent import Unsent
+from chervil_broker.users import UsersError
 from chervil_broker.windows import Windows
 
 log = logging.getLogger("chervil.broker")
 
-#: Connections at once. Each costs a few KiB; more than this is a mistake or an attack.
-CONNECTIONS_MAX = 20_000
 #: What is amiss, a queue each, that the line on a shortage of memory names.
 WARNINGS_TOLD_MAX = 3
 
@@ -42,10 +42,10 @@ WARNINGS_TOLD_MAX = 3
 class Broker:
     """One broker: its engine, what it holds, and who is connected. Lives in one event loop."""
 
-    def __init__(self, options: BrokerOptions, store: Store, token_hash: bytes | None) -> None:
+    def __init__(self, options: BrokerOptions, store: Store, access: Access) -> None:
         self.options = options
         self.store = store
-        self.token_hash = token_hash
+        self.access = access
         self.instance = os.urandom(16)
         self.bodies = Bodies()
         self.sessions = Sessions(os.urandom)
@@ -63,7 +63,6 @@ class Broker:
         self.partial_limit = max(8 * FRAME_MAX, options.max_memory // 8)
         #: What waits for all peers to read: likewise. One peer's part is half of it at most.
         self.unsent = Unsent(self.peers, max(4 * BODY_MAX, options.max_memory // 8))
-        self.part_ids_max = max(1, min(PART_IDS_MAX, self.unsent.limit // (2 * options.body_limit)))
         self.engine = Engine(
             EngineConfig(
                 memory_limit=options.task_memory,
@@ -72,6 +71,8 @@ class Broker:
                 dedup_ids=options.dedup_ids,
             )
         )
+        #: How many ids a turn answers.
+        self.answers = answers(self.engine.result_size)
         self.pump = Pump(self)
         #: Set while nobody is connected.
         self.all_gone = asyncio.Event()
@@ -90,8 +91,10 @@ class Broker:
 
     def admit(self, peer: Peer, address: str | None) -> str | None:
         """Takes a stranger in, or says why not."""
-        if len(self.peers) >= CONNECTIONS_MAX:
-            return f"{CONNECTIONS_MAX} connections are open; close some, or use fewer and longer ones"
+        if len(self.peers) >= self.options.max_connections:
+            return (
+                f"{len(self.peers)} connections are open; use fewer, or raise the broker's --max-connections"
+            )
         refusal = self.strangers.came(address)
         if refusal is None:
             self.peers[peer.number] = peer
@@ -114,7 +117,7 @@ class Broker:
 
     def begin_session(self, peer: Peer) -> Credentials:
         """A new session for a peer whose name is known."""
-        number, credentials = self.sessions.open(peer.name)
+        number, credentials = self.sessions.open(peer.name, peer.identity)
         self.engine.open(number, peer.name)
         self._serve(peer, number)
         return credentials
@@ -127,7 +130,7 @@ class Broker:
         # What was decided for its older connection goes there; and a grace that is over, is over.
         self.pump.run()
         try:
-            number = self.sessions.find(credentials)
+            number = self.sessions.find(credentials, peer.identity)
         except WrongSecret:
             self._wrong_secrets += 1
             log.warning("%s named a session and not its secret: it gets a new one", peer.name)
@@ -187,6 +190,28 @@ class Broker:
         self.sessions.drop(peer.session)
         if peer.consumes:
             log.info("worker %s said goodbye; leases that go back: %d", peer.name, given_back)
+
+    def refresh_users(self) -> None:
+        """Reads the users file again if it has changed: who is not as before is sent away."""
+        try:
+            if not self.access.file.refresh():
+                return
+        except UsersError as error:
+            log.error("%s; what was read before holds on", error)  # noqa: TRY400 -- the message says it all
+            return
+        log.info("%s was read again; users: %d", self.access.file.path, len(self.access.file.users.users))
+        for peer in list(self.peers.values()):
+            if peer.ready and not self.access.still_holds(peer.identity):
+                if peer.in_session:
+                    self.end_session(peer)
+                peer.refuse(
+                    Code.AUTH_FAILED,
+                    f"user {peer.identity.name} was removed or changed; connect with its token of now",
+                )
+        for number, owner in self.sessions.owned():
+            if not self.access.still_holds(owner):
+                self.engine.close(number)
+                self.sessions.drop(number)
 
     # What commands need.
 

@@ -6,28 +6,15 @@ from typing import Any
 
 import click
 
+from chervil_broker.cli_types import SizeType
 from chervil_broker.daemon import run
 from chervil_broker.listen import ListenError
 from chervil_broker.log import set_up
 from chervil_broker.options import BrokerOptions
-from chervil_broker.sizes import parse_size
+from chervil_broker.user_cli import user, vhost
 
 #: Fields that are sizes: their flags take 512MB and the like.
 _SIZES = frozenset({"max_memory", "body_limit"})
-
-
-class SizeType(click.ParamType[int]):
-    """A click type for sizes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 def _flags() -> list[click.Parameter]:
@@ -37,7 +24,7 @@ def _flags() -> list[click.Parameter]:
         more: dict[str, Any] = {"help": field.metadata["help"]}
         if field.name in _SIZES:
             more["type"] = SizeType()
-        elif field.name == "memory":
+        elif field.type in (bool, "bool"):
             more["is_flag"] = True
         elif field.name == "bind":
             more |= {"multiple": True, "metavar": "HOST:PORT"}
@@ -57,6 +44,8 @@ def _flags() -> list[click.Parameter]:
 
 @click.pass_context
 def _broker(ctx: click.Context, /, **given: Any) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
     try:
         options = BrokerOptions(**{name: value for name, value in given.items() if value is not None})
         set_up(options.log_format, _level(ctx))
@@ -74,8 +63,10 @@ def _level(ctx: click.Context) -> int:
     return logging.DEBUG if getattr(ctx.obj, "verbose", 0) else logging.INFO
 
 
-broker = click.Command(
+broker = click.Group(
     "broker",
+    commands=[user, vhost],
+    invoke_without_command=True,
     params=_flags(),
     callback=_broker,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,10 +1,11 @@
 """Command -> handler: what the broker does with each message. No queue logic here: that is the engine's."""
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chervil.protocol import Code, Message, Side, SubscribeOption, WireId
+from chervil.protocol import Code, Message, RemoteProtocolError, Role, Side, SubscribeOption, WireId
 from chervil.protocol.messages import (
     COMMANDS,
     Complete,
@@ -28,17 +29,19 @@ from chervil.protocol.messages import (
     Watch,
 )
 from chervil.protocol.vocabulary import SIGNAL_DEFAULT
+from chervil_broker import audit
 from chervil_broker.completions import complete
 from chervil_broker.greeting import goodbye, hello
 from chervil_broker.greeting import resume as reconcile
 from chervil_broker.reports import history, list_, stats
-from chervil_broker.turns import CHANGE_COST, TURN_ROWS, OfIds, split
+from chervil_broker.turns import Measure, OfIds, Part, changes, first_part
 
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
     from chervil_broker.peer import Peer
 
 log = logging.getLogger("chervil.broker")
+Change = TypeVar("Change", Forget, Rerun, Revoke)
 
 
 def heartbeat(broker: "Broker", peer: "Peer", message: Heartbeat) -> None:
@@ -64,25 +67,23 @@ def publish(broker: "Broker", peer: "Peer", message: Publish) -> None:
     broker.engine.publish(peer.session, message.request, tasks)
 
 
-def _first_part(peer: "Peer", message: OfIds, cost: int) -> list[WireId]:
-    """Those of a request's ids, each once, that are to be taken now, at this cost; the others are next."""
-    ids = list(dict.fromkeys(message.ids))
-    if len(ids) > peer.part_ids:
-        parts = split(message, ids, peer)
-        ids = next(parts).ids
-        peer.take_next(parts)
-    peer.spent += cost * len(ids)
-    return ids
+def _taken(peer: "Peer", message: OfIds, measure: Measure) -> list[WireId]:
+    """Those of a request's ids that are taken now, charged to the peer's turn."""
+    part = first_part(message, peer, measure)
+    peer.spent += part.cost
+    return part
 
 
-def _answered(peer: "Peer", message: OfIds) -> list[WireId]:
-    """The first part of those that are answered with all there is to tell: a turn's worth."""
-    return _first_part(peer, message, TURN_ROWS // peer.part_ids)
+def _change(peer: "Peer", message: Change) -> list[WireId]:
+    """Those whose tasks go from one place to another; the audit log tells of all of them at once."""
+    if not isinstance(message.ids, Part):
+        audit.act(peer, type(message).__name__.upper(), message.ids)
+    return _taken(peer, message, changes)
 
 
 def watch(broker: "Broker", peer: "Peer", message: Watch) -> None:
     peer.watches.add(message.request)
-    broker.engine.watch(peer.session, message.request, _answered(peer, message))
+    broker.engine.watch(peer.session, message.request, _taken(peer, message, broker.answers))
 
 
 def unwatch(broker: "Broker", peer: "Peer", message: Unwatch) -> None:
@@ -91,11 +92,11 @@ def unwatch(broker: "Broker", peer: "Peer", message: Unwatch) -> None:
 
 
 def query(broker: "Broker", peer: "Peer", message: Query) -> None:
-    broker.engine.query(peer.session, message.request, _answered(peer, message))
+    broker.engine.query(peer.session, message.request, _taken(peer, message, broker.answers))
 
 
 def forget(broker: "Broker", peer: "Peer", message: Forget) -> None:
-    broker.engine.forget(peer.session, message.request, _first_part(peer, message, CHANGE_COST))
+    broker.engine.forget(peer.session, message.request, _change(peer, message))
 
 
 def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
@@ -125,17 +126,30 @@ def started(broker: "Broker", peer: "Peer", message: Started) -> None:
 
 def purge(broker: "Broker", peer: "Peer", message: Purge) -> None:
     peer.end_turn()
+    audit.act(peer, "PURGE", message.queues, "all queues")
     broker.engine.purge(peer.session, message.request, message.queues)
 
 
 def revoke(broker: "Broker", peer: "Peer", message: Revoke) -> None:
-    ids = _first_part(peer, message, CHANGE_COST)
+    ids = _change(peer, message)
     signal = SIGNAL_DEFAULT if message.signal is None else message.signal
     broker.engine.revoke(peer.session, message.request, ids, message.terminate, signal)
 
 
 def rerun(broker: "Broker", peer: "Peer", message: Rerun) -> None:
-    broker.engine.rerun(peer.session, message.request, _first_part(peer, message, CHANGE_COST))
+    broker.engine.rerun(peer.session, message.request, _change(peer, message))
+
+
+def forbidden(broker: "Broker", peer: "Peer", message: Any) -> None:
+    """A command whose role its user does not have."""
+    name = type(message).__name__.upper()
+    text = (
+        f"{name} needs the role {_ROLES[type(message)].value}, which user {peer.identity.name} does not have"
+    )
+    request = getattr(message, "request", None)
+    if request is None:
+        raise RemoteProtocolError(Code.FORBIDDEN, text)
+    broker.refuse_request(peer, request, Code.FORBIDDEN, text)
 
 
 def later(broker: "Broker", peer: "Peer", message: Any) -> None:
@@ -172,3 +186,11 @@ HANDLERS: dict[type[Message], Handler] = {
         if command.later and command.sender is Side.CLIENT
     },
 }
+
+_ROLES = {command.message: command.role for command in COMMANDS.values()}
+
+
+@cache
+def handlers_for(roles: frozenset[Role]) -> Mapping[type[Message], Handler]:
+    """What becomes of each message of somebody with these roles."""
+    return {kind: handler if _ROLES[kind] in roles else forbidden for kind, handler in HANDLERS.items()}

@@ -7,28 +7,37 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from chervil.address import DEFAULT_URL, BrokerURL
 from chervil.statedir import token_path
+from chervil.systemd import ServiceManager
+from chervil_broker.access import Access
 from chervil_broker.broker import Broker
-from chervil_broker.listen import BACKLOG, listen_tcp, listen_unix, parse_bind, remove_socket
+from chervil_broker.door import Door
+from chervil_broker.listen import adopt, check_open, listen_tcp, listen_unix, parse_bind, remove_socket
 from chervil_broker.options import BrokerOptions
 from chervil_broker.sizes import show_size
 from chervil_broker.store import MemoryStore
+from chervil_broker.tls import TLS, TLSError
 from chervil_broker.tokens import provide_token
 from chervil_broker.upkeep import Upkeep
+from chervil_broker.users import UsersFile, users_path
 
 log = logging.getLogger("chervil.broker")
 
 #: How long peers may take to read their last words at the end, in seconds.
 STOP_GRACE = 5.0
+#: Descriptors that are no connections: listening sockets, the loop's, the log's.
+SPARE_DESCRIPTORS = 64
 
 
 def run(options: BrokerOptions) -> None:
     """Runs a broker until SIGTERM or SIGINT. Raises ListenError and ValueError before it listens."""
+    manager = ServiceManager()
     with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
-        runner.run(_serve(options))
+        runner.run(_serve(options, manager))
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -42,30 +51,62 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return None
 
 
-async def _serve(options: BrokerOptions) -> None:
+async def _serve(options: BrokerOptions, manager: ServiceManager) -> None:
     stop = _stop_on_signals()
-    _raise_descriptor_limit()
-    listeners = _listen(options)
-    tcp = [url for _, url in listeners if url.path is None]
-    token_files = [token_path(url) for url in tcp]
-    broker = Broker(options, MemoryStore(), provide_token(token_files) if tcp else None)
-    servers = [await _accept(broker, sock, needs_token=url.path is None) for sock, url in listeners]
+    most = _raise_descriptor_limit()
+    options = replace(options, max_connections=min(options.max_connections, most))
+    tls = None if options.tls_files is None else TLS(options.tls_files)
+    users = UsersFile(users_path(options.users))
+    adopted = [adopt(sock, options) for sock in manager.sockets]
+    listeners = adopted + _listen(options, needed=not adopted)
+    token_files = [path for _, url in listeners if url.path is None for path in _token_files(url)]
+    local = provide_token(token_files) if token_files and not options.no_auth else None
+    broker = Broker(options, MemoryStore(), Access(users, local_token_hash=local, ask=not options.no_auth))
+    doors = [_open(broker, sock, url, tls) for sock, url in listeners]
     gc.collect()
     gc.freeze()
     gc.disable()
-    sweeper = asyncio.create_task(Upkeep(broker).run())
-    _announce(options, [url for _, url in listeners], token_files)
+    lasting = [asyncio.create_task(Upkeep(broker).run()), asyncio.create_task(manager.stay_alive())]
+    _reload_on_hangup(broker, tls, manager)
+    _announce(options, [url for _, url in listeners], [] if local is None else token_files)
+    manager.ready(f"ready on {', '.join(str(url) for _, url in listeners)}")
 
     await stop.wait()
 
-    for server in servers:
-        server.close()
-    sweeper.cancel()
+    manager.stopping()
+    for door in doors:
+        door.close()
+    for task in lasting:
+        task.cancel()
     left = broker.unfinished()
     await broker.stop(STOP_GRACE)
-    for _, url in listeners:
+    for _, url in listeners[len(adopted) :]:
         remove_socket(url)
     log.info("stopped%s", f"; unfinished tasks that were in memory and are gone: {left}" if left else "")
+
+
+def _token_files(url: BrokerURL) -> list[Path]:
+    """Where clients of the same user look for the token of a broker that listens there."""
+    if url.host in ("0.0.0.0", "::"):  # every address, so loopback's too
+        return [token_path(url), token_path(BrokerURL("chervil", host="127.0.0.1", port=url.port))]
+    return [token_path(url)]
+
+
+def _reload_on_hangup(broker: Broker, tls: TLS | None, manager: ServiceManager) -> None:
+    """SIGHUP: certificates and users are read again; what is wrong then leaves what was."""
+
+    def reload() -> None:
+        manager.reloading()
+        if tls is not None:
+            try:
+                tls.reload()
+                log.info("the certificate was read again: %s", tls.files.cert)
+            except TLSError as error:
+                log.error("%s; the certificate of before is used on", error)  # noqa: TRY400 -- the message says it all
+        broker.refresh_users()
+        manager.ready()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -76,32 +117,31 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _raise_descriptor_limit() -> None:
-    """As many connections as the system lets us have."""
+def _raise_descriptor_limit() -> int:
+    """As many descriptors as the system lets us have; how many connections that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(1, hard - SPARE_DESCRIPTORS)
 
 
-def _listen(options: BrokerOptions) -> list[tuple[socket.socket, BrokerURL]]:
-    binds = options.bind or (() if options.unix else (DEFAULT_URL.removeprefix("chervil://"),))
+def _listen(options: BrokerOptions, *, needed: bool) -> list[tuple[socket.socket, BrokerURL]]:
+    """What the options name; where they name nothing and an address is needed, the default one."""
+    binds = options.bind or (() if options.unix or not needed else (DEFAULT_URL.removeprefix("chervil://"),))
     addresses = [parse_bind(bind) for bind in binds]
-    listeners = [listen_tcp(host, port) for host, port in addresses]
+    for host, _ in addresses:
+        check_open(host, options)
+    scheme = "chervils" if options.tls_cert else "chervil"
+    listeners = [listen_tcp(scheme, host, port) for host, port in addresses]
     if options.unix:
         listeners.append(listen_unix(Path(options.unix)))
     return listeners
 
 
-async def _accept(broker: Broker, sock: socket.socket, *, needs_token: bool) -> asyncio.Server:
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-
-    def new_peer() -> asyncio.Protocol:
-        return broker.new_peer(needs_token=needs_token)
-
-    if needs_token:
-        return await loop.create_server(new_peer, sock=sock, backlog=BACKLOG)
-    return await loop.create_unix_server(new_peer, sock=sock, backlog=BACKLOG)
+def _open(broker: Broker, sock: socket.socket, url: BrokerURL, tls: TLS | None) -> Door:
+    if url.path is not None:
+        return Door(sock, lambda: broker.new_peer(needs_token=False), lambda: None)
+    return Door(sock, lambda: broker.new_peer(needs_token=True), lambda: None if tls is None else tls.context)
 
 
 def _announce(options: BrokerOptions, urls: list[BrokerURL], token_files: list[Path]) -> None:
@@ -111,6 +151,10 @@ def _announce(options: BrokerOptions, urls: list[BrokerURL], token_files: list[P
         log.warning(
             "this release has no journal yet: nothing is kept on disk (--memory says so without this line)"
         )
+    if options.no_tls:
+        log.warning("--no-tls: what goes over the network can be read, and changed, by others there")
+    if options.no_auth:
+        log.warning("--no-auth: whoever can connect may do everything, on every vhost")
     log.info(
         "ready on %s; memory for %s of tasks and %s of results%s",
         ", ".join(map(str, urls)),

@@ -1,14 +1,14 @@
 """How a connection begins and ends: HELLO, RESUME, GOODBYE."""
 
-import hmac
 from typing import TYPE_CHECKING
 
+from chervil.address import DEFAULT_VHOST
 from chervil.protocol import Code, HelloOption, Message, RemoteProtocolError, WelcomeOption
 from chervil.protocol.limits import FRAME_MAX, HEARTBEAT_MS, INVENTORY_MAX
 from chervil.protocol.messages import VERSION, Goodbye, Hello, Ok, Resume, Welcome, Window
 from chervil.version import __version__
+from chervil_broker import audit
 from chervil_broker.sessions import Credentials
-from chervil_broker.tokens import hashed
 
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
@@ -26,13 +26,16 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
             f"this broker speaks version {VERSION}, the client {message.min_version} to "
             f"{message.max_version}; install releases that match",
         )
-    if message.vhost is not None:
+    same_user = not peer.needs_token
+    identity = broker.access.identify(message.token, peer.certificate, same_user=same_user)
+    vhost = message.vhost or DEFAULT_VHOST
+    if vhost != DEFAULT_VHOST or not identity.may_use(vhost):
         raise RemoteProtocolError(
-            Code.BAD_FIELD, "HELLO vhost: this broker has one vhost; leave it out of the URL"
+            Code.FORBIDDEN,
+            f"user {identity.name} may not use vhost {vhost!r}; who may: chervil broker user list",
         )
-    if peer.needs_token and broker.token_hash is not None:
-        _check_token(broker.token_hash, message.token)
-    peer.name = message.name
+    peer.introduce(message.name, identity)
+    audit.let_in(peer)
     peer.stop_deadline()
     peer.known_now()
     peer.connection.accept_frames_up_to(FRAME_MAX)
@@ -62,19 +65,6 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
     if broker.windows.welcome(peer.number, peer.window):
         welcome.append(Window(peer.window.limit))
     peer.say(*welcome)
-
-
-def _check_token(token_hash: bytes, token: str | None) -> None:
-    if token is None:
-        raise RemoteProtocolError(
-            Code.AUTH_REQUIRED,
-            "this broker asks for a token; set CHERVIL_TOKEN_FILE to the file that it named at its start",
-        )
-    if not hmac.compare_digest(token_hash, hashed(token)):
-        raise RemoteProtocolError(
-            Code.AUTH_FAILED,
-            "the token is not this broker's; set CHERVIL_TOKEN_FILE to the file that it named at its start",
-        )
 
 
 def resume(broker: "Broker", peer: "Peer", message: Resume) -> None:

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from chervil.address import DEFAULT_PORT, BrokerURL
+from chervil_broker.options import BrokerOptions
 
 #: Connections that the kernel holds for us while the loop is busy: a storm of reconnecting workers.
 BACKLOG = 4096
@@ -22,21 +23,16 @@ class ListenError(Exception):
 def parse_bind(text: str) -> tuple[str, int]:
     """(host, port) of a --bind value; raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon and _is_loopback(text):
+    if not colon and is_loopback(text):
         host, port = text, str(DEFAULT_PORT)
     bracketed = host.startswith("[") and host.endswith("]")
     if not (colon or host) or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
         raise ValueError(f"--bind {text!r} is no HOST:PORT; type --bind 127.0.0.1:{DEFAULT_PORT}")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    if not _is_loopback(host):
-        raise ValueError(
-            f"--bind {text!r} is open to other machines, and this release has no TLS yet; "
-            f"listen on 127.0.0.1 or ::1, or on a Unix socket (--unix PATH)"
-        )
     return host, int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
@@ -45,7 +41,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def listen_tcp(host: str, port: int) -> tuple[socket.socket, BrokerURL]:
+def listen_tcp(scheme: str, host: str, port: int) -> tuple[socket.socket, BrokerURL]:
     """A listening socket and the URL that clients use for it (port 0 picks a free one)."""
     host = "127.0.0.1" if host == "localhost" else host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -62,7 +58,28 @@ def listen_tcp(host: str, port: int) -> tuple[socket.socket, BrokerURL]:
                 f"Another address: chervil broker --bind {host}:{port + 1 if port < 65535 else 0}"
             ) from None
         raise ListenError(f"can't listen on {host}:{port}: {error.strerror}") from None
-    return server, BrokerURL("chervil", host=host, port=server.getsockname()[1])
+    return server, BrokerURL(scheme, host=host, port=server.getsockname()[1])
+
+
+def adopt(server: socket.socket, options: BrokerOptions) -> tuple[socket.socket, BrokerURL]:
+    """A listening socket that the service manager made, and the URL that clients use for it."""
+    name = server.getsockname()
+    if server.family == socket.AF_UNIX:
+        if not isinstance(name, str) or not name:
+            raise ListenError("the service manager passes a Unix socket that has no path; give it one")
+        return server, BrokerURL("chervil+unix", path=name)
+    host, port = name[:2]
+    check_open(host, options)
+    return server, BrokerURL("chervils" if options.tls_cert else "chervil", host=host, port=port)
+
+
+def check_open(host: str, options: BrokerOptions) -> None:
+    """Raises ValueError for an address that is open to other machines without TLS, unless that is wanted."""
+    if not (options.tls_cert or options.no_tls or is_loopback(host)):
+        raise ValueError(
+            f"{host} is open to other machines: give --tls-cert and --tls-key; "
+            "or --no-tls, where nobody else can be on that network"
+        )
 
 
 def listen_unix(path: Path) -> tuple[socket.socket, BrokerURL]:

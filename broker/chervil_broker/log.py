@@ -6,7 +6,9 @@ from chervil.logformat import line_handler
 
 
 def set_up(log_format: str, level: int) -> None:
-    logger = logging.getLogger("chervil.broker")
-    logger.setLevel(level)
-    logger.propagate = False
-    logger.handlers[:] = [line_handler(log_format)]
+    for name in ("chervil.broker", "chervil.audit"):
+        logger = logging.getLogger(name)
+        # -q does not silence the audit log.
+        logger.setLevel(min(level, logging.INFO) if name == "chervil.audit" else level)
+        logger.propagate = False
+        logger.handlers[:] = [line_handler(log_format)]

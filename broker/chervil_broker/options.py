@@ -1,10 +1,12 @@
 """The broker's options, stated once: flags, help and documents derive from this table."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from chervil.protocol.limits import BODY_DEFAULT, BODY_MAX
 from chervil_broker.sizes import available_memory, parse_size
+from chervil_broker.tls import TLSFiles
 
 
 def option(default: Any, doc: str, **more: Any) -> Any:
@@ -20,6 +22,19 @@ class BrokerOptions:
 
     bind: tuple[str, ...] = option((), "Listen on this TCP address, HOST:PORT. May be repeated.")
     unix: str | None = option(None, "Listen on a Unix socket at this path; same-user clients need no token.")
+    tls_cert: str | None = option(None, "PEM file with the broker's certificate chain: TCP then speaks TLS.")
+    tls_key: str | None = option(None, "PEM file with the certificate's private key.")
+    tls_client_ca: str | None = option(
+        None, "PEM file of the CA whose client certificates are asked for; one may name a user."
+    )
+    no_tls: bool = option(False, "Listen to other machines without TLS: for private networks only.")
+    no_auth: bool = option(False, "Ask nobody for a token: whoever can connect may do everything.")
+    users: str | None = option(
+        None, "The users file, which `chervil broker user` keeps; users.json in the data folder unless given."
+    )
+    max_connections: int = option(
+        20_000, "Connections at once; fewer where the system's limit of open files is lower."
+    )
     memory: bool = option(False, "Keep nothing on disk: a restart loses what is queued. So far the only way.")
     max_memory: int = option(
         lambda: available_memory() // 2,
@@ -35,6 +50,14 @@ class BrokerOptions:
     )
 
     @property
+    def tls_files(self) -> TLSFiles | None:
+        """The files of TLS; None where it is not spoken."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        ca = None if self.tls_client_ca is None else Path(self.tls_client_ca)
+        return TLSFiles(Path(self.tls_cert), Path(self.tls_key), ca)
+
+    @property
     def result_memory(self) -> int:
         """Bytes for results and what is remembered of finished tasks."""
         return self.max_memory // 4
@@ -45,6 +68,14 @@ class BrokerOptions:
         return self.max_memory - self.result_memory
 
     def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key go together: give both, or neither")
+        if self.tls_cert is None and self.tls_client_ca is not None:
+            raise ValueError("--tls-client-ca is for TLS: give --tls-cert and --tls-key too")
+        if self.tls_cert is not None and self.no_tls:
+            raise ValueError("--no-tls and --tls-cert exclude each other")
+        if self.max_connections < 1:
+            raise ValueError(f"--max-connections is a number from 1, not {self.max_connections}")
         if not 1 <= self.body_limit <= BODY_MAX:
             raise ValueError(f"--body-limit is 1 to {BODY_MAX} bytes, not {self.body_limit}")
         if self.dedup_ids < 0:

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,9 +20,11 @@ from chervil.protocol import (
 )
 from chervil.protocol.limits import FRAME_BATCH, PREAUTH_OUT, PREAUTH_SECONDS
 from chervil.protocol.messages import Error, Goodbye, Heartbeat, Resume
-from chervil_broker.commands import HANDLERS
+from chervil_broker.access import STRANGER, Identity
+from chervil_broker.commands import HANDLERS, Handler, handlers_for
 from chervil_broker.outbox import Outbox
-from chervil_broker.turns import MESSAGE_COST, PART_IDS_FIRST, TURN_ROWS, Answer
+from chervil_broker.tls import certificate_names
+from chervil_broker.turns import MESSAGE_COST, TURN_ROWS, Answer
 from chervil_broker.windows import Window
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ class Peer(asyncio.Protocol):
         self.needs_token = needs_token
         self.connection = Connection(Side.BROKER)
         self.name = "a stranger"
+        #: Who speaks, from HELLO on; and what that lets it ask for.
+        self.identity = STRANGER
+        self._handlers: Mapping[type[Message], Handler] = HANDLERS
         #: The engine's number of its session, and whether it has one: from HELLO to GOODBYE, or to the
         #: end of the connection.
         self.session = 0
@@ -63,8 +68,6 @@ class Peer(asyncio.Protocol):
         self.watches: set[int] = set()
         #: Requests that were taken apart and are not answered yet.
         self.parts: dict[int, Answer] = {}
-        #: Ids that a part has; see PART_IDS_FIRST.
-        self.part_ids = min(PART_IDS_FIRST, broker.part_ids_max)
         self.window = Window()
         #: Has said GOODBYE; closed once what it was promised has been written.
         self.leaving = False
@@ -100,14 +103,41 @@ class Peer(asyncio.Protocol):
 
     # What the loop calls.
 
+    def arrive(self, address: str | None) -> bool:
+        """It is accepted and does TLS first, within the time for HELLO. False: it is to be sent away."""
+        self._come_from(address)
+        refusal = self.broker.admit(self, address)
+        if refusal is not None:
+            self.broker.refuse(self, Code.TOO_MANY, refusal)
+            return False
+        self._stranger = self._open = True
+        self.expect_within(PREAUTH_SECONDS, "TLS and HELLO")
+        return True
+
+    def _come_from(self, address: str | None) -> None:
+        self._address = address
+        if address is not None:
+            self.name = f"a stranger from {address}"
+
+    def fail(self, why: str) -> None:
+        """The connection came to nothing before it was made."""
+        if not self._over:
+            self.broker.refuse(self, Code.AUTH_FAILED, why)
+        self.connection_lost(None)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if self._open or self._over:  # it arrived before TLS was done
+            self._transport.set_write_buffer_limits(high=UNSENT_MAX)
+            if self._over:
+                self._transport.abort()
+            return
         if not self.needs_token and not _same_user(transport):
             self.broker.refuse(self, Code.FORBIDDEN, "a connection of another user to the Unix socket")
             self._over = True
             self._transport.abort()
             return
-        self._address = _address(transport)
+        self._come_from(_address(transport))
         refusal = self.broker.admit(self, self._address)
         if refusal is not None:
             self.refuse(Code.TOO_MANY, refusal)
@@ -136,7 +166,7 @@ class Peer(asyncio.Protocol):
                 if self.inventory is not None:
                     self._check_that_it_resumes(message)
                 self.spent += MESSAGE_COST
-                HANDLERS[type(message)](broker, self, message)
+                self._handlers[type(message)](broker, self, message)
                 if self.spent >= TURN_ROWS:
                     self._read_no_more()
                     broker.wake()  # first: what this has brought is to leave before more is taken
@@ -152,8 +182,8 @@ class Peer(asyncio.Protocol):
         self.spent = 0
         if self._over or self._incoming is None or self.held_up:
             return
-        self.broker.tick()
-        self.part_ids = min(2 * self.part_ids, self.broker.part_ids_max)
+        # What it sent has come long since; that it had to wait for its turn is no silence of its own.
+        self.heard = self.broker.tick()
         self._take_messages(chain(self._parts, self._incoming))
         if self._incoming is None:
             self._read_again()
@@ -167,7 +197,6 @@ class Peer(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.held_up = True
-        self.part_ids = 1
         self.withhold()
         self._read_no_more()
 
@@ -246,6 +275,23 @@ class Peer(asyncio.Protocol):
         """Whether what comes for it is to be kept as messages: it does not take what it has."""
         return self.held_up or self.at_gate > UNSENT_MAX or len(self.outbox) > 0
 
+    @property
+    def whence(self) -> str:
+        """Where it connects from, for people."""
+        return self._address or "Unix socket"
+
+    @property
+    def certificate(self) -> list[str]:
+        """The names in the certificate that it has shown."""
+        shown = None if self._transport is None else self._transport.get_extra_info("peercert")
+        return list(certificate_names(shown or {}))
+
+    def introduce(self, name: str, identity: Identity) -> None:
+        """It has said who it is, and that is so."""
+        self.name = name
+        self.identity = identity
+        self._handlers = handlers_for(identity.roles)
+
     def known_now(self) -> None:
         """It is no stranger any more: it has said HELLO, or is gone."""
         if self._stranger:
@@ -286,6 +332,11 @@ class Peer(asyncio.Protocol):
             self.outbox.put(frames)
             return
         self.spoke = self.heard if self.heard > self.spoke else self.broker.seconds()
+        self._hand_over(transport, frames)
+
+    def _hand_over(self, transport: asyncio.Transport, frames: bytes) -> None:
+        if transport.get_write_buffer_size() == 0:  # it has taken all: from now on it may be slow
+            self._taken, self._taken_at = self._written, self.broker.pump.ran_at
         self._written += len(frames)
         transport.write(frames)
 
@@ -308,8 +359,7 @@ class Peer(asyncio.Protocol):
             part = outbox.take()
             frame = part if isinstance(part, bytes) else self.encode(part)
             if frame:
-                self._written += len(frame)
-                transport.write(frame)
+                self._hand_over(transport, frame)
                 self.broker.unsent.add(len(frame))
         if self._closing:
             self.close()

@@ -9,6 +9,8 @@ import hmac
 from collections.abc import Callable
 from typing import NamedTuple
 
+from chervil_broker.access import Identity
+
 #: Sessions that are kept without a connection. Each costs about 2 KiB besides its leases, which count as
 #: tasks do: all workers of a large site may be cut off at once. Beyond it the oldest is given up.
 SUSPENDED_MAX = 10_000
@@ -35,6 +37,7 @@ class _Known(NamedTuple):
     id: bytes
     secret_hash: bytes
     name: str
+    owner: Identity
 
 
 class Sessions:
@@ -51,22 +54,31 @@ class Sessions:
         #: Numbers of those without a connection, oldest first.
         self._suspended: dict[int, None] = {}
 
-    def open(self, name: str) -> tuple[int, Credentials]:
+    def open(self, name: str, owner: Identity) -> tuple[int, Credentials]:
         """A new session of the client of that name: its number, and what proves it."""
         self._last += 1
         credentials = Credentials(self._random(ID_SIZE), self._random(SECRET_SIZE))
-        self._known[self._last] = _Known(credentials.id, _hashed(credentials.secret), name)
+        self._known[self._last] = _Known(credentials.id, _hashed(credentials.secret), name, owner)
         self._numbers[credentials.id] = self._last
         return self._last, credentials
 
-    def find(self, credentials: Credentials) -> int | None:
-        """The session that these prove; None for one that is not here. Raises WrongSecret."""
+    def find(self, credentials: Credentials, owner: Identity) -> int | None:
+        """The session that these prove; None for one that is not here. Raises WrongSecret.
+
+        A session is its user's: nobody else takes it up, whatever he has come to know.
+        """
         number = self._numbers.get(credentials.id)
         if number is None:
             return None
-        if not hmac.compare_digest(self._known[number].secret_hash, _hashed(credentials.secret)):
+        known = self._known[number]
+        proven = hmac.compare_digest(known.secret_hash, _hashed(credentials.secret))
+        if not proven or known.owner.name != owner.name:
             raise WrongSecret
         return number
+
+    def owned(self) -> list[tuple[int, Identity]]:
+        """Every session and whose it is."""
+        return [(number, known.owner) for number, known in self._known.items()]
 
     def name(self, number: int) -> str:
         """What its client called itself when it was opened."""

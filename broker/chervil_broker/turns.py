@@ -4,10 +4,10 @@ Requests of many ids are taken part by part: others get their turns, and answers
 the engine each part is a request of its own; what it answers to them is one answer to the client.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from chervil.protocol import Message, WireId
+from chervil.protocol import Code, Message, RemoteProtocolError, WireId
 from chervil.protocol.messages import Error, Forget, Ok, Query, Rerun, Revoke, Status, Watch
 
 if TYPE_CHECKING:
@@ -21,13 +21,43 @@ OfIds = TypeVar("OfIds", Query, Watch, Forget, Revoke, Rerun)
 TURN_ROWS = 1_024
 #: What a message costs besides its rows. Measured: 5 us a CREDIT, 2 us a row that is published or completed.
 MESSAGE_COST = 4
-#: Ids of a peer's first part. Each may be answered with a whole result: a part is what waits for a peer at
-#: most before it is seen whether the peer reads. While it keeps up each turn may have twice as many.
-PART_IDS_FIRST = 4
-#: And at most. Fewer would cost more: a part takes 50 us besides its ids.
-PART_IDS_MAX = 32
 #: What an id costs whose task goes from one place to another. Measured: 3 us a REVOKE, 12 us a RERUN.
 CHANGE_COST = 4
+#: Bytes of a result that cost as much as a row: a turn answers with 1 MiB, or with one result that is longer.
+BYTES_A_ROW = 1_024
+
+
+class Part(list[WireId]):
+    """Ids of a request that are taken in one turn, and what they cost."""
+
+    __slots__ = ("cost",)
+
+    def __init__(self, ids: Iterable[WireId], cost: int) -> None:
+        super().__init__(ids)
+        self.cost = cost
+
+
+#: Takes ids from a place in a list on: as many as a turn bears.
+Measure = Callable[[list[WireId], int], Part]
+
+
+def changes(ids: list[WireId], at: int) -> Part:
+    """Ids whose tasks go from one place to another."""
+    part = ids[at : at + TURN_ROWS // CHANGE_COST]
+    return Part(part, CHANGE_COST * len(part))
+
+
+def answers(result_size: Callable[[WireId], int]) -> Measure:
+    """Ids that are answered with all there is to tell; `result_size` says how many bytes that is."""
+
+    def measure(ids: list[WireId], at: int) -> Part:
+        cost, end = 0, at
+        while end < len(ids) and cost < TURN_ROWS:
+            cost += 1 + result_size(ids[end]) // BYTES_A_ROW
+            end += 1
+        return Part(ids[at:end], cost)
+
+    return measure
 
 
 class Answer:
@@ -36,8 +66,8 @@ class Answer:
     __slots__ = ("left", "refused", "value", "whole")
 
     def __init__(self) -> None:
-        #: Parts that were taken and not answered, and whether no more are to come.
-        self.left = 0
+        #: Parts that were taken and not answered, the first among them, and whether no more are to come.
+        self.left = 1
         self.whole = False
         #: A part was refused: that was the answer.
         self.refused = False
@@ -50,12 +80,29 @@ class Answer:
         return self.whole and not self.left
 
 
-def split(message: OfIds, ids: list[WireId], peer: "Peer") -> Iterator[OfIds]:
-    """The message as messages of some of these ids, in order: as many as its peer's parts have just then."""
-    answer = peer.parts[message.request] = Answer()
-    at = 0
+def first_part(message: OfIds, peer: "Peer", measure: Measure) -> Part:
+    """Those of a request's ids, each once, that are to be taken now; its peer takes the others next.
+
+    Raises RemoteProtocolError where the request's number is another's that is not answered yet.
+    """
+    if isinstance(message.ids, Part):
+        return message.ids
+    if message.request in peer.parts:
+        raise RemoteProtocolError(
+            Code.BAD_FIELD, f"request {message.request} is not answered yet: no other can have its number"
+        )
+    ids = list(dict.fromkeys(message.ids))
+    part = measure(ids, 0)
+    if len(part) < len(ids):
+        answer = peer.parts[message.request] = Answer()
+        peer.take_next(_others(message, ids, len(part), answer, measure))
+    return part
+
+
+def _others(message: OfIds, ids: list[WireId], at: int, answer: Answer, measure: Measure) -> Iterator[OfIds]:
+    """The message as messages of what is left of its ids, each when its turn has come."""
     while not answer.whole:
-        part = ids[at : at + peer.part_ids]
+        part = measure(ids, at)
         at += len(part)
         answer.left += 1
         answer.whole = at == len(ids)

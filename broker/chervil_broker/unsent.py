@@ -1,5 +1,6 @@
 """What waits for all peers together because they do not read, and who is cut off where it is too much."""
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
 #: Bytes are only added up as they come; what was taken meanwhile is known when all peers are looked at:
 #: once for every such part of the limit, so that it costs next to nothing a byte.
 LOOKS_PER_LIMIT = 16
+#: What everybody's bytes have waited at least. The time counts twice: who reads, and was just given much, is
+#: spared before those who have taken nothing for a second; who takes a byte at a time is not spared for it.
+FRESH_SECONDS = 0.1
 
 
 class Unsent:
@@ -37,7 +41,10 @@ class Unsent:
             self.count()
 
     def count(self) -> None:
-        """Looks how much is still there."""
+        """Looks how much is still there, and who takes it."""
+        now = time.monotonic()
+        for peer in self._peers.values():
+            peer.stalled(now)
         self.added = 0
         self.total = sum([peer.unsent for peer in self._peers.values()])
 
@@ -47,8 +54,7 @@ class Unsent:
             return
         self.count()
         peers = list(self._peers.values())
-        # A second for everybody: who takes a byte at a time is not spared for it.
-        peers.sort(key=lambda peer: peer.unsent * (1 + peer.stalled(now)))
+        peers.sort(key=lambda peer: peer.unsent * max(peer.stalled(now), FRESH_SECONDS) ** 2)
         while self.too_much and peers:
             peer = peers.pop()
             unsent = peer.unsent

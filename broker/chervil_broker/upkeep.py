@@ -31,6 +31,7 @@ class Upkeep:
             now = time.monotonic()
             self.look_after_peers(now)
             broker.refusals.look(now)
+            broker.refresh_users()
             broker.tell_of_shortage()
             broker.pump.reopen_windows()
             if now - broker.pump.ran_at >= SWEEP_SECONDS and now - self._collected_at >= COLLECT_SECONDS:

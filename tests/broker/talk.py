@@ -24,9 +24,11 @@ from chervil.protocol.messages import (
     Subscribe,
     Welcome,
 )
+from chervil_broker.access import Access
 from chervil_broker.broker import Broker
 from chervil_broker.options import BrokerOptions
 from chervil_broker.store import MemoryStore
+from chervil_broker.users import UsersFile
 
 DEADLINE = 10.0
 M = TypeVar("M")
@@ -166,12 +168,14 @@ class Worker:
 
 @contextlib.asynccontextmanager
 async def house(
-    *, token_hash: bytes | None = None, needs_token: bool = False, **options: Any
+    *, token_hash: bytes | None = None, needs_token: bool = False, users: Path | None = None, **options: Any
 ) -> AsyncIterator[House]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "b.sock"
         given = {"memory": True, "max_memory": 64 << 20, **options}
-        broker = Broker(BrokerOptions(**given), MemoryStore(), token_hash)
+        file = UsersFile(users or Path(folder) / "users.json")
+        access = Access(file, local_token_hash=token_hash, ask=token_hash is not None or users is not None)
+        broker = Broker(BrokerOptions(**given), MemoryStore(), access)
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: broker.new_peer(needs_token=needs_token), str(path)
         )

@@ -39,12 +39,28 @@ def test_every_option_has_a_flag():
 
 
 def test_flags_reach_the_options(run):
-    flags = "--bind 127.0.0.1:1 --bind [::1]:2 --unix b.sock --memory --max-memory 64MB --body-limit 2m --dedup-ids 5 --loop asyncio"
-    result, options, _ = run(*flags.split(), "--log-format", "json")
+    given = {
+        "bind": ("127.0.0.1:1", "[::1]:2"),
+        "unix": "b.sock",
+        "tls_cert": "c.pem",
+        "tls_key": "k.pem",
+        "tls_client_ca": "ca.pem",
+        "no_auth": True,
+        "users": "users.json",
+        "max_connections": 7,
+        "memory": True,
+        "max_memory": 64 << 20,
+        "body_limit": 2 << 20,
+        "dedup_ids": 5,
+        "log_format": "json",
+        "loop": "asyncio",
+    }
+    flags = "--bind 127.0.0.1:1 --bind [::1]:2 --unix b.sock --tls-cert c.pem --tls-key k.pem --tls-client-ca ca.pem"
+    more = "--no-auth --users users.json --max-connections 7 --memory --max-memory 64MB --body-limit 2m --dedup-ids 5"
+    result, options, _ = run(*flags.split(), *more.split(), "--loop", "asyncio", "--log-format", "json")
     assert result.exit_code == 0
-    assert options == BrokerOptions(
-        ("127.0.0.1:1", "[::1]:2"), "b.sock", True, 64 << 20, 2 << 20, 5, "json", "asyncio"
-    )
+    assert options == BrokerOptions(**given)
+    assert run("--no-tls")[1] == BrokerOptions(no_tls=True)
 
 
 def test_without_flags_the_defaults_hold(run):

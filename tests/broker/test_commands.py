@@ -2,7 +2,7 @@
 
 import pytest
 
-from chervil.protocol import Code, Outcome, Side, Stage, unpack_failure
+from chervil.protocol import Code, Outcome, Role, Side, Stage, to_text, unpack_failure
 from chervil.protocol.messages import (
     COMMANDS,
     Cancel,
@@ -33,9 +33,11 @@ from chervil.protocol.messages import (
     Unwatch,
     Watch,
 )
-from chervil_broker.commands import HANDLERS
+from chervil_broker.access import Identity
+from chervil_broker.commands import HANDLERS, forbidden, handlers_for
 from chervil_broker.engine import charges
-from chervil_broker.turns import CHANGE_COST, MESSAGE_COST, PART_IDS_FIRST, PART_IDS_MAX, TURN_ROWS
+from chervil_broker.turns import CHANGE_COST, MESSAGE_COST, TURN_ROWS
+from chervil_broker.users import User, changing
 from tests.broker.talk import play, task
 
 
@@ -301,8 +303,9 @@ def test_what_is_long_to_answer_is_one_to_a_turn(asked, monkeypatch):
             handle(*given)
 
         monkeypatch.setattr(house.broker.engine, "pump", counted)
-        monkeypatch.setitem(HANDLERS, type(asked), noted)
         guest = await house.guest()
+        peer = house.broker.peers[1]
+        monkeypatch.setattr(peer, "_handlers", {**peer._handlers, type(asked): noted})
         guest.send(*[asked] * 3, Query(9, [b"x" * 16]))
         await guest.expect(Status)
         assert len(set(at)) == 3
@@ -310,8 +313,7 @@ def test_what_is_long_to_answer_is_one_to_a_turn(asked, monkeypatch):
     play(scenario)
 
 
-IDS = [bytes([number]) * 16 for number in range(PART_IDS_FIRST)]
-ANSWERED = TURN_ROWS // PART_IDS_FIRST
+IDS = [bytes([number]) * 16 for number in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -323,8 +325,8 @@ ANSWERED = TURN_ROWS // PART_IDS_FIRST
         (Complete(1, [[id_, 1, 1, None, None, None, None] for id_ in IDS]), 4),
         (Started([[id_, 1] for id_ in IDS]), 4),
         (Unwatch(IDS), 4),
-        (Query(1, IDS[:2]), 2 * ANSWERED),
-        (Watch(1, IDS[:2]), 2 * ANSWERED),
+        (Query(1, IDS[:2]), 2),
+        (Watch(1, IDS[:2]), 2),
         (Revoke(1, IDS, False), 4 * CHANGE_COST),
         (Rerun(1, IDS), 4 * CHANGE_COST),
         (Forget(1, IDS), 4 * CHANGE_COST),
@@ -339,7 +341,7 @@ def test_what_a_peer_asks_for_is_charged_to_its_turn(asked, cost):
         guest.send(asked, Query(9, IDS[:1]))
         while (await guest.expect(Status)).request != 9:
             pass
-        assert peer.spent - before == 2 * MESSAGE_COST + cost + ANSWERED
+        assert peer.spent - before == 2 * MESSAGE_COST + cost + 1
 
     play(scenario)
 
@@ -378,7 +380,7 @@ def test_a_request_of_many_ids_is_answered_as_one():
         other.send(Revoke(3, [b"x" * 16], False))
         assert await other.expect(Ok) == Ok(3, 1)
         assert await guest.expect(Ok) == Ok(2, 2000)
-        assert max(size for _, size in turns) == PART_IDS_MAX
+        assert max(size for _, size in turns) == TURN_ROWS // CHANGE_COST
         assert turns.index((2, 1)) < len(turns) - 1  # others are served in between
         guest.send(Query(4, [*ids, *ids]), Rerun(5, ids), Forget(6, ids))
         seen, more = [], True
@@ -419,3 +421,58 @@ def test_what_is_read_while_a_long_request_is_taken_waits_behind_it():
         assert set(await house.stages(*ids)) == {Stage.REVOKED}
 
     play(scenario)
+
+
+def user(name: str, *roles: Role) -> Identity:
+    return Identity(name, "token", User(name, b"", frozenset(roles), frozenset({"default"})))
+
+
+@pytest.mark.parametrize("role", [Role.PUBLISH, Role.CONSUME, Role.CONTROL])
+def test_what_a_role_does_not_hold_is_forbidden(role):
+    handlers = handlers_for(user("shop", role).roles)
+    for command in COMMANDS.values():
+        if command.message in HANDLERS:
+            allowed = command.role in (role, Role.ANY)
+            assert (handlers[command.message] is forbidden) == (not allowed)
+
+
+def test_an_admin_may_do_everything():
+    assert handlers_for(user("boss", Role.ADMIN).roles) == HANDLERS
+
+
+def test_a_request_without_its_role_is_refused_and_the_connection_goes_on(tmp_path, caplog):
+    with changing(tmp_path / "users.json") as users:
+        token = users.add("shop", ["publish"], ["default"])
+
+    async def scenario(house):
+        shop = await house.connect()
+        await shop.hello("web", token=token)
+        shop.send(Purge(1, []), Publish(2, [task()]))
+        refused = await shop.expect(Error)
+        assert (refused.request, refused.code) == (1, Code.FORBIDDEN)
+        assert refused.message == "PURGE needs the role control, which user shop does not have"
+        assert (await shop.expect(Confirm)).accepted == 1
+        assert house.broker.stats()["counters"]["refused_forbidden"] == 1
+        shop.send(Credit(1))
+        assert (await shop.expect(Error)).request is None
+        assert await shop.ended()
+
+    play(scenario, users=tmp_path / "users.json", needs_token=True)
+
+
+def test_who_changes_what_others_published_stands_in_the_audit_log_once(caplog):
+    async def scenario(house):
+        guest = await house.guest("cli@host")
+        ids = [bytes([number]) * 16 for number in range(100)]
+        guest.send(Revoke(1, ids, False), Purge(2, ["a", "b"]), Purge(3, []))
+        for _ in range(3):
+            await guest.expect(Ok)
+
+    caplog.set_level("INFO", "chervil.audit")
+    play(scenario)
+    told = ", ".join(to_text(bytes([number]) * 16) for number in range(5))
+    assert caplog.messages == [
+        f"Unix socket: local asks for REVOKE of {told} and 95 more",
+        "Unix socket: local asks for PURGE of a, b",
+        "Unix socket: local asks for PURGE of all queues",
+    ]

@@ -90,7 +90,7 @@ def test_an_address_in_use_is_one_line_and_an_exit_code(stage):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--bind", "0.0.0.0:1"], "no TLS yet"),
+        (["--bind", "0.0.0.0:1"], "give --tls-cert and --tls-key; or --no-tls"),
         (["--max-memory", "plenty"], "512MB"),
         (["--body-limit", "1GB"], "--body-limit is 1 to"),
         (["--nonsense"], "--nonsense"),

@@ -82,7 +82,9 @@ def test_a_vhost_is_refused_while_there_is_one():
     async def scenario(house):
         talker = await house.connect()
         talker.send(Hello(1, 1, [], "me", None, "blue"))
-        assert (await talker.expect(Error)).code == Code.BAD_FIELD
+        refused = await talker.expect(Error)
+        assert refused.code == Code.FORBIDDEN
+        assert "'blue'" in refused.message
 
     play(scenario)
 

@@ -3,7 +3,8 @@ import stat
 
 import pytest
 
-from chervil_broker.listen import ListenError, listen_tcp, listen_unix, parse_bind
+from chervil_broker.listen import ListenError, adopt, check_open, listen_tcp, listen_unix, parse_bind
+from chervil_broker.options import BrokerOptions
 
 
 @pytest.mark.parametrize(
@@ -28,28 +29,58 @@ def test_a_bad_bind_is_refused_with_an_example(text):
         parse_bind(text)
 
 
-@pytest.mark.parametrize("text", ["0.0.0.0:2437", "10.0.0.1:2437", "example.org:1", "[::]:1"])
-def test_other_machines_are_refused_without_tls(text):
-    with pytest.raises(ValueError, match="no TLS yet"):
-        parse_bind(text)
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "example.org", "::"])
+def test_other_machines_want_tls_or_the_word_that_none_is_needed(host, tmp_path):
+    with pytest.raises(
+        ValueError, match="open to other machines: give --tls-cert and --tls-key; or --no-tls"
+    ):
+        check_open(host, BrokerOptions())
+    check_open(host, BrokerOptions(no_tls=True))
+    check_open(host, BrokerOptions(tls_cert="c", tls_key="k"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.9.1"])
+def test_this_machine_wants_no_tls(host):
+    check_open(host, BrokerOptions())
+
+
+def test_with_tls_the_url_says_so():
+    server, url = listen_tcp("chervils", "127.0.0.1", 0)
+    with server:
+        assert str(url).startswith("chervils://127.0.0.1:")
+
+
+def test_a_socket_that_was_passed_is_told_by_its_url(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert str(adopt(server, BrokerOptions())[1]) == f"chervil://127.0.0.1:{port}"
+        secured = BrokerOptions(tls_cert="c", tls_key="k")
+        assert str(adopt(server, secured)[1]) == f"chervils://127.0.0.1:{port}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "b.sock"))
+        assert str(adopt(server, BrokerOptions())[1]) == f"chervil+unix://{tmp_path}/b.sock"
+    with socket.socket(socket.AF_UNIX) as server, pytest.raises(ListenError, match="has no path"):
+        adopt(server, BrokerOptions())
+    with socket.create_server(("0.0.0.0", 0)) as server, pytest.raises(ValueError, match="--no-tls"):
+        adopt(server, BrokerOptions())
 
 
 def test_port_zero_picks_a_free_one_and_the_url_names_it():
-    server, url = listen_tcp("localhost", 0)
+    server, url = listen_tcp("chervil", "localhost", 0)
     with server:
         assert url.host == "127.0.0.1"
         assert url.port == server.getsockname()[1] != 0
 
 
 def test_an_address_in_use_says_what_to_type():
-    server, url = listen_tcp("127.0.0.1", 0)
+    server, url = listen_tcp("chervil", "127.0.0.1", 0)
     with server, pytest.raises(ListenError, match=f"127.0.0.1:{url.port} is in use.*chervil health.*--bind"):
-        listen_tcp("127.0.0.1", url.port)
+        listen_tcp("chervil", "127.0.0.1", url.port)
 
 
 def test_an_address_of_somebody_else_is_an_error():
     with pytest.raises(ListenError, match=r"can't listen on 203\.0\.113\.1"):
-        listen_tcp("203.0.113.1", 0)
+        listen_tcp("chervil", "203.0.113.1", 0)
 
 
 def test_the_unix_socket_is_for_its_user_only(tmp_path):

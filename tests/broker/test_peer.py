@@ -17,7 +17,6 @@ from chervil.protocol.messages import (
     Publish,
     Subscribe,
 )
-from chervil_broker import broker as broker_module
 from chervil_broker import peer as peer_module
 from chervil_broker import strangers as strangers_module
 from tests.broker.talk import play, task
@@ -123,9 +122,7 @@ def test_unfinished_frames_have_a_limit_together():
     play(scenario, max_memory=1 << 20)
 
 
-def test_too_many_connections_are_refused_with_a_code(monkeypatch):
-    monkeypatch.setattr(broker_module, "CONNECTIONS_MAX", 1)
-
+def test_too_many_connections_are_refused_with_a_code():
     async def scenario(house):
         guest = await house.guest()
         refused = await house.connect()
@@ -135,7 +132,7 @@ def test_too_many_connections_are_refused_with_a_code(monkeypatch):
         assert (await guest.expect(Confirm)).accepted == 1
         assert house.broker.stats()["counters"]["refused_too_many"] == 1
 
-    play(scenario)
+    play(scenario, max_connections=1)
 
 
 def test_strangers_have_a_limit_until_they_say_hello_or_leave(monkeypatch):

@@ -27,7 +27,6 @@ from chervil.protocol.messages import (
 )
 from chervil_broker import peer as peer_module
 from chervil_broker import upkeep as upkeep_module
-from chervil_broker.turns import PART_IDS_MAX
 from chervil_broker.unsent import Unsent
 from chervil_broker.upkeep import Upkeep
 from tests.broker.talk import play, task
@@ -187,7 +186,7 @@ def test_a_long_answer_is_built_no_faster_than_its_peer_reads(monkeypatch):
         await house.until(lambda: peer.held_up)
         worker.talker.send(Stats(1))
         await worker.talker.expect(Report)
-        assert 0 < peer.unsent <= PART_IDS_MAX * 100_000
+        assert 0 < peer.unsent <= (1 << 20) + 100_000
         reader.writer.transport.resume_reading()
         answered = []
         while len(answered) < len(ids):
@@ -232,7 +231,7 @@ def test_those_who_read_nothing_share_a_limit_at_every_moment(readers, monkeypat
         )
         worker.talker.send(Stats(1))
         await worker.talker.expect(Report)
-        assert len(house.broker.peers) == 2 if readers == 1 else 9 < len(house.broker.peers) < readers
+        assert len(house.broker.peers) == 2 if readers == 1 else 2 < len(house.broker.peers) < readers
 
     caplog.set_level("WARNING")
     play(scenario, max_memory=256 << 20)
@@ -314,7 +313,8 @@ def test_a_peer_that_is_gone_in_the_middle_of_a_request_leaves_nothing(monkeypat
     async def scenario(house):
         guest = await house.guest()
         guest.writer.transport.pause_reading()
-        guest.send(Query(1, [number.to_bytes(16, "big") for number in range(8000)]))
+        ids = [number.to_bytes(16, "big") for number in range(8000)]
+        guest.send(*[Query(request, ids) for request in range(20)])
         await house.until(lambda: house.broker.peers[1].held_up)
         peer = weakref.ref(house.broker.peers[1])
         gc.disable()
@@ -326,38 +326,3 @@ def test_a_peer_that_is_gone_in_the_middle_of_a_request_leaves_nothing(monkeypat
             gc.enable()
 
     play(scenario)
-
-
-def test_a_part_is_short_at_first_and_as_soon_as_its_peer_does_not_keep_up(monkeypatch):
-    monkeypatch.setattr(peer_module, "UNSENT_MAX", 1 << 18)
-
-    async def scenario(house):
-        guest = await house.guest()
-        peer = house.broker.peers[1]
-        sizes = []
-        query = house.broker.engine.query
-
-        def noted(session, request, ids):
-            sizes.append(len(ids))
-            query(session, request, ids)
-
-        house.broker.engine.query = noted
-        ids = [number.to_bytes(16, "big") for number in range(100)]
-        guest.send(Query(1, ids))
-        while (await guest.expect(Status)).more:
-            pass
-        assert sizes == [4, 8, 16, 32, 32, 8]
-        peer.pause_writing()
-        peer.resume_writing()
-        assert peer.part_ids < 4
-
-    play(scenario)
-
-
-def test_a_part_of_the_largest_results_is_half_of_what_may_wait_for_all():
-    async def scenario(house):
-        broker = house.broker
-        assert broker.part_ids_max == 2
-        assert broker.part_ids_max * broker.options.body_limit <= broker.unsent.limit // 2
-
-    play(scenario, body_limit=16 << 20)

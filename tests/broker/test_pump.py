@@ -211,7 +211,7 @@ def test_that_publishers_wait_and_go_on_is_logged_with_what_helps(caplog, monkey
         await first.expect(Window)
         assert caplog.messages[1:] == ["publishers go on: there is room for tasks again"]
 
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "chervil.broker")
     play(scenario, max_memory=8 << 20)
 
 
@@ -273,5 +273,5 @@ def test_the_end_of_a_shortage_is_logged_though_nothing_happens_any_more(caplog,
         await house.until(lambda: len(caplog.messages) == 2)
         upkeep.cancel()
 
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "chervil.broker")
     play(scenario, max_memory=8 << 20)

@@ -56,12 +56,22 @@ def test_over_it_those_go_for_whom_most_has_waited_for_longest():
 
 
 def test_who_takes_a_byte_at_a_time_is_not_spared_for_it():
-    trickle, stalled = Reader(LIMIT, 9.9), Reader(10)
-    unsent = account(trickle, stalled)
+    trickle, quick = Reader(LIMIT, 9.99), Reader(LIMIT // 2, 10.0)
+    unsent = account(trickle, quick)
     unsent.count()
     unsent.enforce(10.0)
     assert trickle.told
-    assert stalled.told == ""
+    assert quick.told == ""
+
+
+def test_who_was_just_given_much_is_spared_before_those_who_have_not_read_for_a_second():
+    burst, *sleepers = Reader(LIMIT // 2, 9.99), *(Reader(LIMIT // 20, 9.0) for _ in range(12))
+    unsent = account(burst, *sleepers)
+    unsent.count()
+    unsent.enforce(10.0)
+    assert burst.told == ""
+    assert sum(bool(sleeper.told) for sleeper in sleepers) == 2
+    assert not unsent.too_much
 
 
 def test_what_was_taken_meanwhile_counts_no_more():

@@ -6,6 +6,7 @@ from chervil.protocol import WireId
 from chervil_broker.engine import (
     completing,
     leasing,
+    limiting,
     parking,
     publishing,
     purging,
@@ -130,6 +131,11 @@ class Engine:
         """FORGET, answered by OK."""
         rerunning.forget(self._state, session, request, ids)
 
+    def result_size(self, id_: WireId) -> int:
+        """Bytes of a task's result or failure record; 0 where there is none."""
+        task = self._state.tasks.get(id_)
+        return 0 if task is None else task.result_size
+
     def history(self, id_: WireId) -> tuple[dict[str, Any], int | None]:
         """The map of a REPORT for HISTORY, and the handle of the failure record (or text).
 
@@ -145,6 +151,22 @@ class Engine:
     def publishing_state(self) -> str:
         """`open`, `closed` or `full`; as of the last publish or pump."""
         return publishing.publishing_state(self._state)
+
+    @property
+    def memory_short(self) -> bool:
+        """Whether windows are closed: by memory alone; as of the last publish or pump.
+
+        `publishing_state` is `full` at the limit of tasks too.
+        """
+        return publishing.memory_short(self._state)
+
+    def set_limits(self, memory: int, results: int, tasks: int | None) -> None:
+        """Sets `memory_limit`, `results_limit` and `tasks_limit` of EngineConfig while it runs.
+
+        Tasks that are over a smaller limit stay, and publishes are refused until there is room; what the
+        limits of results and of dead letters have no room for goes with the next pump.
+        """
+        limiting.set_limits(self._state, memory, results, tasks)
 
     def room(self) -> int:
         """Bytes that may still be published before the windows close."""

@@ -29,6 +29,8 @@ _RETRIES = TaskOption.RETRIES.value
 _DECISIVE = frozenset({*LATER, _DELAY_MS, _DUE_AT, _EXPIRES_MS, _EXPIRES_AT, _RETRIES})
 #: Values of a later option that ask for nothing.
 _NOTHING: tuple[object, ...] = (None, False, 0, [])
+#: In place of the room for tasks: each row is looked at twice.
+_NO_ROOM = -1
 
 
 class Moments(NamedTuple):
@@ -64,7 +66,9 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
     """
     tasks = state.tasks
     forgotten, revoked = state.forgotten.times, state.revoked_ids.by
-    room = state.task_room
+    # Whether the rows reach the limit of tasks is asked once: most batches are far from it.
+    crowded = state.crowded_by(len(rows))
+    room = _NO_ROOM if crowded else state.task_room
     body_limit = state.config.body_limit
     now = state.now
     origin = state.sessions[session].origin_at(state.wall_ms)
@@ -91,7 +95,8 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
             else:
                 exceptions.append([index, str(objection[0]), objection[1]])
                 state.effects.freed.append(handle)
-            room = state.task_room
+            if not crowded:
+                room = state.task_room
             continue
         if run is None or name != run.name or queue_name != run.queue_name or priority != run.priority:
             run = runs.get((name, queue_name, priority))
@@ -118,9 +123,18 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
 
 def publishing_state(state: State) -> str:
     """`open`, `closed` while publishers that can wait are to, or `full`: nothing more is taken."""
-    if state.refused or state.memory > state.task_room:
+    if _memory_full(state) or state.crowded_by(1):
         return "full"
     return "closed" if state.closed else "open"
+
+
+def memory_short(state: State) -> bool:
+    """Whether publishers that can wait are to. The limit of tasks does not count: windows are bytes."""
+    return state.closed or _memory_full(state)
+
+
+def _memory_full(state: State) -> bool:
+    return state.refused > 0 or state.memory > state.task_room
 
 
 def room(state: State) -> int:
@@ -171,6 +185,11 @@ def _objection(state: State, row: PublishRow) -> tuple[Code, str] | None:
         return Code.FULL, (
             f"the broker holds {state.taken} of {state.config.memory_limit} bytes of tasks and did not "
             "store this one; start more workers, purge what is not needed, or raise its --max-memory"
+        )
+    if state.crowded_by(1):
+        return Code.FULL, (
+            f"this vhost holds its {state.config.tasks_limit} tasks (max_tasks) and did not store this one; "
+            "start more workers, purge what is not needed, or raise it: chervil broker vhost set"
         )
     for option, name in LATER.items():
         if options.get(option) not in _NOTHING:

@@ -44,6 +44,14 @@ class Forgotten:
             self.times[id_] = now
             self._line.append(id_)
             self._bytes += ID_BYTES + id_bytes(id_)
+        self._keep_within()
+
+    def resize(self, limit: int) -> None:
+        """Remembers up to another number from now on."""
+        self.limit = limit
+        self._keep_within()
+
+    def _keep_within(self) -> None:
         while self._bytes > self.limit * ID_BYTES:
             oldest = self._line.popleft()
             del self.times[oldest]
@@ -66,7 +74,7 @@ class RevokedIds:
         self.limit = limit
         #: What they take.
         self.bytes = 0
-        self._bytes_limit = max(FREE_BYTES, memory_limit) // REVOKED_PART
+        self._bytes_limit = _part_of(memory_limit)
         self._charges = charges
         #: Who revoked each. An OrderedDict, as its first entry is found at once.
         self.by: OrderedDict[WireId, str] = OrderedDict()
@@ -83,6 +91,14 @@ class RevokedIds:
             self.take(id_)
         self.by[id_] = by
         self._charge(_revoked_bytes(id_, by))
+        self._keep_within()
+
+    def resize(self, memory_limit: int) -> None:
+        """Takes its part of another memory limit from now on."""
+        self._bytes_limit = _part_of(memory_limit)
+        self._keep_within()
+
+    def _keep_within(self) -> None:
         while len(self.by) > self.limit or self.bytes > self._bytes_limit:
             self.take(next(iter(self.by)))
 
@@ -95,6 +111,10 @@ class RevokedIds:
     def _charge(self, weight: int) -> None:
         self.bytes += weight
         self._charges.bytes += weight
+
+
+def _part_of(memory_limit: int) -> int:
+    return max(FREE_BYTES, memory_limit) // REVOKED_PART
 
 
 def _revoked_bytes(id_: WireId, by: str) -> int:

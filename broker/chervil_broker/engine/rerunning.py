@@ -29,6 +29,8 @@ def rerun(state: State, session: int, request: int, ids: list[WireId]) -> None:
         task = state.tasks.get(id_)
         if task is None or task.stage not in _RERUN_FROM or task.handle == NO_HANDLE:
             continue
+        if state.crowded_by(1):
+            break
         if task.stage != DEAD and state.taken + task.weight() > state.full_mark:
             continue
         _rerun(state, task, by)

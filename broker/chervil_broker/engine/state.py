@@ -84,6 +84,8 @@ class EngineConfig:
     memory_limit: int
     #: Bytes of final tasks, their results and bodies; over it the oldest are dropped.
     results_limit: int
+    #: Tasks that are neither final nor dead letters; a publish over it is refused. None: as many as fit.
+    tasks_limit: int | None = None
     #: Largest body that is taken, with its headers, in bytes.
     body_limit: int = BODY_DEFAULT
     #: Ids of forgotten tasks that are remembered, within a quarter of `results_limit`: 110 MB.
@@ -106,6 +108,16 @@ class EngineConfig:
     unknown_names_reported: int = 100
     #: Queues and workers that stats list.
     stats_rows: int = 1_000
+
+    @property
+    def dead_limit(self) -> int:
+        """Bytes of dead letters."""
+        return self.memory_limit // 4
+
+    @property
+    def ids_limit(self) -> int:
+        """Ids of forgotten tasks, if none is long."""
+        return min(self.dedup_ids, self.results_limit // 4 // ID_BYTES)
 
 
 class State:
@@ -132,8 +144,8 @@ class State:
         self.subscriptions = Subscriptions(config.memory_limit, self.charges)
         self.deadlines = Deadlines()
         self.results = Results(config.results_limit)
-        self.parked = Parked(config.memory_limit // 4)
-        self.forgotten = Forgotten(min(config.dedup_ids, config.results_limit // 4 // ID_BYTES))
+        self.parked = Parked(config.dead_limit)
+        self.forgotten = Forgotten(config.ids_limit)
         self.revoked_ids = RevokedIds(config.revoked_ids, config.memory_limit, self.charges)
         self.patience = Patience(config.park_unknown_ns)
         #: (deadline, session): when a suspended session is closed.
@@ -444,6 +456,16 @@ class State:
     def full_mark(self) -> int:
         """Bytes of tasks above which nothing more is taken."""
         return self.config.memory_limit * FULL_PERCENT // 100
+
+    def crowded_by(self, more: int) -> bool:
+        """Whether so many more tasks would be over the limit of tasks."""
+        limit = self.config.tasks_limit
+        return limit is not None and self.unfinished + more > limit
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks that are not final; right at any time, while `stages` lags behind within a PUBLISH."""
+        return len(self.tasks) - sum(self.stages[SUCCESS:])
 
     def mark(self) -> None:
         """Closes or opens the publishers' windows by what tasks take."""

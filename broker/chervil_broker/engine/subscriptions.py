@@ -25,10 +25,14 @@ class Subscriptions:
     __slots__ = ("_charges", "_known", "bytes", "limit")
 
     def __init__(self, memory_limit: int, charges: Charges) -> None:
-        self.limit = max(FREE_BYTES, memory_limit // MEMORY_PART)
+        self.limit = _part_of(memory_limit)
         self.bytes = 0
         self._charges = charges
         self._known: dict[frozenset[str], _Known] = {}
+
+    def resize(self, memory_limit: int) -> None:
+        """Takes its part of another memory limit from now on; those that there are stay."""
+        self.limit = _part_of(memory_limit)
 
     def admit(self, session: Session, queues: list[str], tasks: list[str] | None) -> bool:
         """Whether there is room for a subscription in place of the session's present one."""
@@ -67,6 +71,10 @@ class Subscriptions:
     def _take(self, weight: int) -> None:
         self.bytes += weight
         self._charges.bytes += weight
+
+
+def _part_of(memory_limit: int) -> int:
+    return max(FREE_BYTES, memory_limit // MEMORY_PART)
 
 
 def _queues_bytes(queues: list[str]) -> int:

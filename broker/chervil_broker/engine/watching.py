@@ -21,7 +21,7 @@ _DONE_FROM = SUCCESS
 def watch(state: State, session: int, request: int, ids: list[WireId]) -> None:
     """Answers with the present state; ids that are neither final nor UNKNOWN are pushed when they are.
 
-    Refused as a whole where there is no memory for waiting.
+    Refused where there is no memory for waiting: none of these is watched then.
     """
     watching = state.sessions[session].watching
     new: dict[WireId, None] = {}

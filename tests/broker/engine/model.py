@@ -16,13 +16,12 @@ from chervil_broker.engine.charges import (
     watch_bytes,
 )
 from chervil_broker.engine.completing import SENT_BACK_MAX_NS, SENT_BACK_NS
-from chervil_broker.engine.remembering import REVOKED_ID_BYTES
+from chervil_broker.engine.remembering import ID_BYTES, REVOKED_ID_BYTES
 from chervil_broker.engine.task import NO_HANDLE, TASK_OVERHEAD
 from tests.broker.engine.rig import MS, SECOND, Rig
 
 MEMORY_LIMIT = 40 * TASK_OVERHEAD
 RESULTS_LIMIT = 36 * TASK_OVERHEAD
-DEAD_LIMIT = MEMORY_LIMIT // 4
 DEDUP_IDS = 20
 REVOKED_IDS = 3
 INVENTORY = 5
@@ -96,6 +95,8 @@ class Model:
             inventory=INVENTORY,
             park_unknown_ns=20 * SECOND,
         )
+        self.memory_limit, self.results_limit = MEMORY_LIMIT, RESULTS_LIMIT
+        self.tasks_limit: int | None = None
         self.forgotten: list[str] = []
         self.revoked: list[str] = []
         self.told_forgotten: list[str] = []
@@ -166,8 +167,18 @@ class Model:
 
     def forget(self, id_):
         task = self.tasks.pop(id_)
-        self.forgotten = [*self.forgotten, id_][-DEDUP_IDS:]
+        self.forgotten.append(id_)
+        self.remember_within_the_limit()
         return task
+
+    def remember_within_the_limit(self):
+        limit = min(DEDUP_IDS, self.results_limit // 4 // ID_BYTES)
+        self.forgotten = self.forgotten[max(0, len(self.forgotten) - limit) :]
+
+    def crowded(self):
+        """No task more is taken."""
+        unfinished = sum(task.stage not in FINAL for task in self.tasks.values())
+        return self.tasks_limit is not None and unfinished >= self.tasks_limit
 
     @property
     def sizes(self):
@@ -329,10 +340,13 @@ class Model:
         assert stats["memory"]["bytes"] == self.memory()
         assert stats["memory"]["other"] == 0
         self.check_charges()
-        assert stats["memory"]["dead"] == self.weight(Stage.DEAD) <= DEAD_LIMIT
-        assert stats["memory"]["results"] == self.weight(*FINAL - {Stage.DEAD}) <= RESULTS_LIMIT
+        assert stats["memory"]["dead"] == self.weight(Stage.DEAD) <= self.memory_limit // 4
+        assert stats["memory"]["results"] == self.weight(*FINAL - {Stage.DEAD}) <= self.results_limit
         assert stats["dedup"]["ids"] == len(self.forgotten)
         assert list(self.rig.engine._state.revoked_ids.by) == self.revoked
+        full = self.crowded() or self.memory() + TASK_OVERHEAD > self.memory_limit * 95 // 100
+        assert (stats["publishing"] == "full") >= full
+        assert self.rig.engine.memory_short >= (self.memory() * 100 >= self.memory_limit * 80)
         assert stats["suspended"] == sum(c.grace is not None for c in self.consumers.values())
         handles = [task.body for task in self.tasks.values() if task.body != NO_HANDLE]
         handles += [task.result for task in self.tasks.values() if task.result is not None]

@@ -11,7 +11,6 @@ from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
 from tests.broker.engine.model import (
     HELD,
     INVENTORY,
-    MEMORY_LIMIT,
     REVOKED_IDS,
     WAITING,
     Consumer,
@@ -67,7 +66,10 @@ class EngineMachine(Model, RuleBasedStateMachine):
             rows.append(row)
             if id_ in self.tasks or id_ in self.forgotten:
                 expected.append([index, "DUPLICATE"])
-            elif memory + TASK_OVERHEAD + size + options_bytes(options) > MEMORY_LIMIT * 95 // 100:
+            elif (
+                self.crowded()
+                or memory + TASK_OVERHEAD + size + options_bytes(options) > self.memory_limit * 95 // 100
+            ):
                 expected.append([index, "FULL"])
             else:
                 task = self.tasks[id_] = Known(name, queue, priority, limit, options, row[5])
@@ -234,8 +236,10 @@ class EngineMachine(Model, RuleBasedStateMachine):
             return
         memory = self.rig.engine.stats()["memory"]["bytes"]
         weight = self.rig.engine._state.tasks[id_].weight()
-        again = task.stage in (Stage.FAILURE, Stage.DEAD, Stage.REVOKED, Stage.EXPIRED) and (
-            task.stage is Stage.DEAD or memory + weight <= MEMORY_LIMIT * 95 // 100
+        again = (
+            task.stage in (Stage.FAILURE, Stage.DEAD, Stage.REVOKED, Stage.EXPIRED)
+            and not self.crowded()
+            and (task.stage is Stage.DEAD or memory + weight <= self.memory_limit * 95 // 100)
         )
         self.rig.engine.rerun(self.rig.publisher, 1, ["nobody", id_])
         assert self.reply() == Ok(1, int(again))
@@ -354,6 +358,18 @@ class EngineMachine(Model, RuleBasedStateMachine):
     )
     def time_passes(self, ns, wall):
         self.rig.advance(ns, wall)
+
+    # In tasks without a body. Mostly there is room, or little would happen afterwards.
+    @rule(
+        memory=st.sampled_from([40, 40, 40, 8]),
+        results=st.sampled_from([36, 36, 36, 5, 0]),
+        tasks=st.sampled_from([None, None, 12, 3, 0]),
+    )
+    def set_limits(self, memory, results, tasks):
+        self.memory_limit, self.results_limit = memory * TASK_OVERHEAD, results * TASK_OVERHEAD
+        self.tasks_limit = tasks
+        self.rig.engine.set_limits(self.memory_limit, self.results_limit, tasks)
+        self.remember_within_the_limit()
 
     @rule(chosen=st.lists(queues, max_size=2))
     def purge(self, chosen):

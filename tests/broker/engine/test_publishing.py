@@ -184,6 +184,82 @@ def test_broker_is_full_while_what_it_refused_has_no_room():
     assert rig.engine.publishing_state == "open"
 
 
+def test_first_rows_that_the_limit_of_tasks_has_room_for_are_taken_and_the_rest_is_told_what_to_do():
+    rig = Rig(tasks_limit=4)
+    rig.publish("old")
+    delayed = {TaskOption.DELAY_MS.value: 5}
+    rows = [
+        "a",
+        "old",
+        rig.row("b", options=delayed),
+        "a",
+        "c",
+        "d",
+        "b",
+        rig.row("e", options=delayed),
+        "old",
+    ]
+    confirm = rig.publish(*rows)
+    assert [row[:2] for row in confirm.exceptions] == [
+        [1, "DUPLICATE"],
+        [3, "DUPLICATE"],
+        [5, "FULL"],
+        [6, "DUPLICATE"],
+        [7, "FULL"],
+        [8, "DUPLICATE"],
+    ]
+    assert confirm.exceptions[2][2] == (
+        "this vhost holds its 4 tasks (max_tasks) and did not store this one; start more workers, "
+        "purge what is not needed, or raise it: chervil broker vhost set"
+    )
+    assert confirm.accepted == 7
+    rig.pump()
+    assert len(rig.live) == 4
+    assert rig.engine.stats()["counters"]["refused"] == 2
+
+
+def test_limit_of_tasks_counts_what_is_not_final_and_no_dead_letters():
+    rig = Rig(tasks_limit=3)
+    worker = rig.worker("q", credit=99)
+    rig.publish("a", "b", "c")
+    leased = rig.lease()
+    rig.engine.started(worker, [["a", 1]], None)
+    assert rig.publish("d").accepted == 0, "leased and started ones count"
+    rig.complete(worker, rig.outcome(leased[0], Outcome.RETRY, {RetryOption.DELAY_MS.value: 5}))
+    assert rig.publish("d").accepted == 0, "so do those that are to run again"
+    rig.complete(worker, rig.outcome(leased[1], Outcome.SUCCESS), rig.outcome(leased[2], Outcome.REJECT))
+    assert rig.publish("d", "e", "f").accepted == 2
+    assert rig.stage("c") == Stage.DEAD
+
+
+def test_rows_near_the_limit_of_tasks_run_in_the_order_of_their_publish():
+    rig = Rig(tasks_limit=5)
+    rig.worker("q", credit=99)
+    rig.publish("a", "b")
+    rig.publish("c", "d", rig.row("e", priority=9), "f")
+    assert rig.ids() == ["e", "a", "b", "c", "d"]
+
+
+def test_vhost_is_full_at_its_limit_of_tasks_while_its_windows_stay_open():
+    rig = Rig(tasks_limit=2)
+    rig.publish("a")
+    assert rig.engine.publishing_state == "open"
+    rig.publish("b")
+    assert rig.engine.publishing_state == rig.engine.stats()["publishing"] == "full"
+    assert not rig.engine.memory_short
+    assert rig.engine.room() > 0
+    rig.engine.purge(rig.publisher, 1, [])
+    assert rig.engine.publishing_state == "open"
+
+
+def test_task_that_was_revoked_before_it_came_needs_a_place_for_its_batch_only():
+    rig = Rig(tasks_limit=1)
+    rig.engine.revoke(rig.publisher, 1, ["gone"], terminate=False, signal=15)
+    assert rig.publish("gone", "a").accepted == 1
+    assert rig.stage("gone") == Stage.REVOKED
+    assert rig.publish("a").accepted == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -94,6 +94,19 @@ def test_rerun_over_the_memory_limit_leaves_the_task_as_it_is():
     assert rig.stage("a") == Stage.FAILURE
 
 
+def test_rerun_over_the_limit_of_tasks_leaves_the_dead_letter_where_it_is():
+    rig = Rig(tasks_limit=2)
+    worker = rig.worker("q", credit=2)
+    rig.publish("a", "b")
+    rig.complete(worker, *[rig.outcome(task, Outcome.REJECT) for task in rig.lease()])
+    rig.publish("c")
+    assert rerun(rig, "b", "a") == 1
+    assert (rig.stage("b"), rig.stage("a")) == (Stage.QUEUED, Stage.DEAD)
+    assert [row["id"] for row in rig.engine.dead(None, 9)[0]] == ["a"]
+    rig.engine.purge(rig.publisher, 1, [])
+    assert rerun(rig, "a") == 1
+
+
 def test_task_that_fails_again_and_again_leaves_nothing_behind(rig, worker):
     end(rig, worker, Outcome.FAILURE)
     for _ in range(500):

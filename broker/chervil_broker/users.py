@@ -1,0 +1,271 @@
+"""Who may use this broker, and for what: the users file, read, changed and written.
+
+A user has one token, roles and vhosts; what is not granted is denied. The file is JSON of mode 0600. Of a
+token it holds the SHA-256 only: a token is 256 random bits, so there is nothing to guess slowly.
+
+    {"version": 1,
+     "users": {"shop": {"token_sha256": "…", "roles": ["publish"], "vhosts": ["default"]}},
+     "vhosts": {"shop": {"max_memory": 268435456, "max_tasks": 100000, "max_connections": 50}}}
+"""
+
+import contextlib
+import fcntl
+import hmac
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from chervil.address import DEFAULT_VHOST
+from chervil.protocol import Role
+from chervil.statedir import data_dir, write_private
+from chervil_broker.tokens import hashed
+
+VERSION = 1
+#: Roles that a user can be given; `admin` holds all others.
+ROLES = (Role.PUBLISH, Role.CONSUME, Role.CONTROL, Role.ADMIN)
+#: Each has an engine of its own and a share of the memory.
+VHOSTS_MAX = 256
+#: Each costs a few hundred bytes; a longer file is none of ours.
+USERS_MAX = 10_000
+#: Names stand in tokens, URLs, certificates and logs.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+#: What the token of an unknown user is compared with, so that the answer takes as long.
+_NOBODYS_HASH = bytes(32)
+_QUOTAS = ("max_memory", "max_tasks", "max_connections")
+
+
+class UsersError(ValueError):
+    """The file, or a change of it, is wrong; the message says what and what to do."""
+
+
+class User(NamedTuple):
+    """Somebody, and what is granted."""
+
+    name: str
+    token_hash: bytes
+    roles: frozenset[Role]
+    vhosts: frozenset[str]
+
+
+class Quotas(NamedTuple):
+    """What one vhost may take: bytes of tasks and results, unfinished tasks, connections. None: no limit."""
+
+    max_memory: int | None = None
+    max_tasks: int | None = None
+    max_connections: int | None = None
+
+
+@dataclass
+class Users:
+    """What a users file says."""
+
+    users: dict[str, User] = field(default_factory=dict)
+    #: The vhosts that there are; the default one is always there.
+    vhosts: dict[str, Quotas] = field(default_factory=lambda: {DEFAULT_VHOST: Quotas()})
+
+    def of_token(self, token: str) -> User | None:
+        """Whose token this is; the comparison takes as long whether or not there is such a user."""
+        user = self.users.get(token.rpartition(".")[0])
+        expected = _NOBODYS_HASH if user is None else user.token_hash
+        return user if hmac.compare_digest(expected, hashed(token)) else None
+
+    def add(self, name: str, roles: Collection[str], vhosts: Collection[str]) -> str:
+        """Adds a user and returns the token, which is kept nowhere. Raises UsersError."""
+        _check_name("user", name)
+        if name in self.users:
+            raise UsersError(f"user {name!r} exists; a new token for it: chervil broker user rotate {name}")
+        if len(self.users) >= USERS_MAX:
+            raise UsersError(f"there are {USERS_MAX} users already; remove some")
+        for vhost in vhosts:
+            if vhost not in self.vhosts:
+                raise UsersError(f"there is no vhost {vhost!r}; add it: chervil broker vhost add {vhost}")
+        token = _new_token(name)
+        granted = _roles(f"user {name!r}", roles)
+        self.users[name] = User(name, hashed(token), granted, frozenset(vhosts))
+        return token
+
+    def rotate(self, name: str) -> str:
+        """Gives a user a new token and returns it; the old one is worth nothing from now on."""
+        user = self._user(name)
+        token = _new_token(name)
+        self.users[name] = user._replace(token_hash=hashed(token))
+        return token
+
+    def remove(self, name: str) -> None:
+        del self.users[self._user(name).name]
+
+    def set_vhost(self, name: str, quotas: Quotas, *, new: bool) -> None:
+        """Adds a vhost, or changes the quotas of one that is there. Raises UsersError."""
+        _check_name("vhost", name)
+        if new and name in self.vhosts:
+            raise UsersError(f"vhost {name!r} exists; change it: chervil broker vhost set {name}")
+        if not new and name not in self.vhosts:
+            raise UsersError(f"there is no vhost {name!r}; add it: chervil broker vhost add {name}")
+        if len(self.vhosts) >= VHOSTS_MAX and new:
+            raise UsersError(f"there are {VHOSTS_MAX} vhosts already; remove some")
+        self.vhosts[name] = quotas
+
+    def remove_vhost(self, name: str) -> None:
+        """Takes a vhost away. Raises UsersError, for the default one and where users still have it."""
+        if name == DEFAULT_VHOST:
+            raise UsersError(f"vhost {name!r} is always there; its quotas: chervil broker vhost set {name}")
+        if name not in self.vhosts:
+            raise UsersError(f"there is no vhost {name!r}; there are: {', '.join(sorted(self.vhosts))}")
+        holders = sorted(user.name for user in self.users.values() if name in user.vhosts)
+        if holders:
+            raise UsersError(f"vhost {name!r} is granted to {', '.join(holders)}; remove them first")
+        del self.vhosts[name]
+
+    def _user(self, name: str) -> User:
+        try:
+            return self.users[name]
+        except KeyError:
+            raise UsersError(f"there is no user {name!r}; list them: chervil broker user list") from None
+
+
+def users_path(named: str | None) -> Path:
+    """The users file: the one that was named, or the data folder's."""
+    return Path(named) if named else data_dir() / "users.json"
+
+
+def load(path: Path) -> Users:
+    """What the file says; without a file there are no users and one vhost. Raises UsersError."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return Users()
+    except OSError as error:
+        raise UsersError(f"cannot read {path}: {error.strerror}") from None
+    with file:
+        mode = os.fstat(file.fileno()).st_mode
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UsersError(
+                f"{path} can be written by others, who could make themselves users: chmod 600 {path}"
+            )
+        text = file.read()
+    try:
+        return _users(json.loads(text))
+    except KeyError as error:
+        raise UsersError(f"{path} is not a users file: {error} is missing") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsersError(f"{path} is not a users file: {error}") from None
+
+
+def save(path: Path, users: Users) -> None:
+    """Writes the file; who reads it sees the old content or the new. Raises UsersError."""
+    content = {
+        "version": VERSION,
+        "users": {
+            user.name: {
+                "token_sha256": user.token_hash.hex(),
+                "roles": [role.value for role in ROLES if role in user.roles],
+                "vhosts": sorted(user.vhosts),
+            }
+            for user in users.users.values()
+        },
+        "vhosts": {
+            name: {key: value for key, value in quotas._asdict().items() if value is not None}
+            for name, quotas in users.vhosts.items()
+        },
+    }
+    try:
+        write_private(path, json.dumps(content, indent=2))
+    except OSError as error:
+        raise UsersError(f"cannot write {path}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[Users]:
+    """The file's content, to be changed; written at the end unless there is an error. One change at once."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsersError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        users = load(path)
+        yield users
+        save(path, users)
+    finally:
+        os.close(lock)
+
+
+class UsersFile:
+    """The file as a running broker sees it."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads it; raises UsersError."""
+        self.path = path
+        self._seen = self._look()
+        self.users = load(path)
+
+    def refresh(self) -> bool:
+        """Reads the file again if it has changed; whether it has. Raises UsersError, once for each change."""
+        seen = self._look()
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        self.users = load(self.path)
+        return True
+
+    def _look(self) -> tuple[int, ...]:
+        """What changes with the content: the file is replaced, never written in place."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode
+
+
+def _users(content: Any) -> Users:
+    """Raises ValueError, TypeError, KeyError or AttributeError for what is no users file."""
+    if content["version"] != VERSION:
+        raise ValueError(f"its version is {content['version']!r}, this release reads {VERSION}")
+    users = Users()
+    for name, quotas in content["vhosts"].items():
+        _check_name("vhost", name)
+        users.vhosts[name] = Quotas(**{key: _count(name, key, value) for key, value in quotas.items()})
+    for name, granted in content["users"].items():
+        _check_name("user", name)
+        token_hash = bytes.fromhex(granted["token_sha256"])
+        if len(token_hash) != len(_NOBODYS_HASH):
+            raise ValueError(f"user {name!r}: token_sha256 is not a SHA-256")
+        roles = _roles(f"user {name!r}", granted["roles"])
+        users.users[name] = User(name, token_hash, roles, frozenset(granted["vhosts"]))
+    if len(users.users) > USERS_MAX or len(users.vhosts) > VHOSTS_MAX:
+        raise ValueError(f"more than {USERS_MAX} users or {VHOSTS_MAX} vhosts")
+    return users
+
+
+def _count(vhost: str, key: str, value: Any) -> int:
+    if key not in _QUOTAS or type(value) is not int or value < 1:
+        raise ValueError(f"vhost {vhost!r}: {key}: {value!r}; known are {', '.join(_QUOTAS)}, each from 1")
+    return value
+
+
+def _roles(whose: str, names: Collection[str]) -> frozenset[Role]:
+    known = {role.value: role for role in ROLES}
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        said = ", ".join(map(repr, wrong)) or "none"
+        raise UsersError(f"{whose}: roles are {', '.join(known)}, not {said}")
+    return frozenset(known[name] for name in names)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsersError(
+            f"{what} {name!r}: a name is 1 to 64 letters, digits or . _ @ - and begins with a letter or digit"
+        )
+
+
+def _new_token(name: str) -> str:
+    """256 bits; the name before the dot says whose hash to compare, and whose token it is if it is found."""
+    return f"{name}.{secrets.token_urlsafe(32)}"

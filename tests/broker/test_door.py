@@ -1,0 +1,268 @@
+"""Doors with real sockets: TLS before peers hear of anybody, and nobody for ever."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+
+import pytest
+import trustme
+
+from chervil.protocol import Code
+from chervil.protocol.messages import Confirm, Error, Goodbye, Hello, Publish, Purge
+from chervil_broker import door as door_module
+from chervil_broker import peer as peer_module
+from chervil_broker import strangers as strangers_module
+from chervil_broker.access import Access
+from chervil_broker.broker import Broker
+from chervil_broker.door import Door
+from chervil_broker.options import BrokerOptions
+from chervil_broker.store import MemoryStore
+from chervil_broker.tls import TLS, TLSFiles
+from chervil_broker.users import UsersFile, changing
+from tests.broker.talk import DEADLINE, Talker, task
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def ca():
+    return trustme.CA()
+
+
+@pytest.fixture
+def files(ca, tmp_path):
+    issued = ca.issue_cert(HOST)
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return TLSFiles(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+
+class Place:
+    """A broker behind a door."""
+
+    def __init__(self, files, users):
+        self.tls = None if files is None else TLS(files)
+        self.file = UsersFile(users)
+        access = Access(self.file, local_token_hash=None)
+        self.broker = Broker(BrokerOptions(memory=True, max_memory=8 << 20), MemoryStore(), access)
+        self.sock = socket.create_server((HOST, 0))
+        self.port = self.sock.getsockname()[1]
+        self.door = Door(
+            self.sock,
+            lambda: self.broker.new_peer(needs_token=True),
+            lambda: None if self.tls is None else self.tls.context,
+        )
+        self.talkers = []
+
+    async def talker(self, context):
+        reader, writer = await asyncio.open_connection(HOST, self.port, ssl=context)
+        self.talkers.append(Talker(reader, writer))
+        return self.talkers[-1]
+
+    async def until(self, condition):
+        while not condition():  # noqa: ASYNC110 -- nobody tells of it
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def play(tmp_path):
+    def play(scenario, files):
+        async def run():
+            place = Place(files, tmp_path / "users.json")
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    await scenario(place)
+            finally:
+                place.door.close()
+                for talker in place.talkers:
+                    talker.writer.transport.abort()
+                await place.broker.stop(1.0)
+
+        asyncio.run(run())
+
+    return play
+
+
+@pytest.fixture
+def token(tmp_path):
+    with changing(tmp_path / "users.json") as users:
+        return users.add("shop", ["publish", "control"], ["default"])
+
+
+def trusting(ca):
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context
+
+
+def test_over_tls_a_user_with_its_token_is_served(play, ca, files, token, caplog):
+    async def scenario(place):
+        shop = await place.talker(trusting(ca))
+        await shop.hello("web", token=token)
+        shop.send(Publish(1, [task()]), Purge(2, []))
+        assert (await shop.expect(Confirm)).accepted == 1
+
+    caplog.set_level("INFO", "chervil.audit")
+    play(scenario, files)
+    assert f"{HOST} let in as shop by token; it calls itself web" in caplog.text
+    assert token not in caplog.text
+
+
+def test_a_client_certificate_names_its_user_and_a_token_is_not_needed(play, ca, files, token):
+    async def scenario(place):
+        context = trusting(ca)
+        ca.issue_cert("other.example.org", "shop").configure_cert(context)
+        shop = await place.talker(context)
+        await shop.hello("web")
+        assert place.broker.peers[1].identity.name == "shop"
+
+    play(scenario, files._replace(client_ca=files.cert.with_name("ca.pem")))
+
+
+def test_a_client_without_the_certificate_that_is_asked_for_is_refused_in_one_line(play, ca, files, caplog):
+    async def scenario(place):
+        shop = await place.talker(trusting(ca))
+        with contextlib.suppress(OSError):
+            assert await shop.reader.read() == b""
+        await place.until(lambda: not place.broker.peers)
+
+    play(scenario, files._replace(client_ca=files.cert.with_name("ca.pem")))
+    lines = [line for line in caplog.messages if "refused" in line]
+    assert len(lines) == 1
+    assert f"a stranger from {HOST} refused" in lines[0]
+    assert "AUTH_FAILED: TLS: the client has no certificate, and --tls-client-ca asks for one" in lines[0]
+
+
+def test_who_does_not_speak_tls_is_told_in_the_log_how_to(play, files, caplog):
+    async def scenario(place):
+        plain = await place.talker(None)
+        plain.send(Hello(1, 1, [], "web"))
+        with contextlib.suppress(OSError):
+            assert (await plain.reader.read())[:1] in (b"", b"\x15")  # at most an alert of TLS
+        await place.until(lambda: not place.broker.peers)
+        assert len(place.broker.strangers) == 0
+
+    play(scenario, files)
+    assert "its URL must begin with chervils://" in caplog.text
+
+
+def test_strangers_count_before_tls_is_done(play, files, monkeypatch):
+    monkeypatch.setattr(strangers_module, "PREAUTH_PER_ADDRESS_MAX", 2)
+
+    async def scenario(place):
+        silent = [await place.talker(None) for _ in range(2)]
+        await place.until(lambda: len(place.broker.strangers) == 2)
+        third = await place.talker(None)
+        assert await third.reader.read() == b""
+        assert place.broker.refusals.counts[Code.TOO_MANY] == 1
+        silent[0].vanish()
+        await place.until(lambda: len(place.broker.strangers) == 1)
+
+    play(scenario, files)
+
+
+def test_tls_and_hello_have_one_deadline(play, files, monkeypatch):
+    monkeypatch.setattr(door_module, "PREAUTH_SECONDS", 0.1)
+    monkeypatch.setattr(peer_module, "PREAUTH_SECONDS", 0.1)
+
+    async def scenario(place):
+        silent = await place.talker(None)
+        assert await silent.reader.read() == b""
+        await place.until(lambda: not place.broker.peers)
+        assert len(place.broker.strangers) == 0
+
+    play(scenario, files)
+
+
+def test_a_client_that_did_tls_and_says_nothing_is_sent_away(play, ca, files, monkeypatch):
+    monkeypatch.setattr(peer_module, "PREAUTH_SECONDS", 0.3)
+
+    async def scenario(place):
+        silent = await place.talker(trusting(ca))
+        assert (await silent.expect(Error)).code == Code.SLOW
+        assert await silent.ended()
+
+    play(scenario, files)
+
+
+def test_a_certificate_that_was_reloaded_is_shown_to_who_comes_next(play, ca, files, token):
+    async def scenario(place):
+        before = await place.talker(trusting(ca))
+        await before.hello("before", token=token)
+        other = trustme.CA()
+        issued = other.issue_cert(HOST)
+        issued.cert_chain_pems[0].write_to_path(files.cert)
+        issued.private_key_pem.write_to_path(files.key)
+        place.tls.reload()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await place.talker(trusting(ca))
+        after = await place.talker(trusting(other))
+        await after.hello("after", token=token)
+        before.send(Publish(1, [task()]))
+        assert (await before.expect(Confirm)).accepted == 1
+
+    play(scenario, files)
+
+
+def test_users_who_were_removed_or_changed_are_sent_away_at_once(play, files, token, tmp_path):
+    async def scenario(place):
+        with changing(tmp_path / "users.json") as users:
+            users.add("mail", ["publish"], ["default"])
+        place.broker.refresh_users()
+        shop = await place.talker(None)
+        await shop.hello("web", token=token)
+        with changing(tmp_path / "users.json") as users:
+            mail = users.rotate("mail")
+        place.broker.refresh_users()
+        other = await place.talker(None)
+        await other.hello("mailer", token=mail)
+        with changing(tmp_path / "users.json") as users:
+            users.remove("shop")
+        place.broker.refresh_users()
+        assert (await shop.expect(Error)).code == Code.AUTH_FAILED
+        assert await shop.ended()
+        other.send(Publish(1, [task()]), Goodbye("DONE"))
+        assert (await other.expect(Confirm)).accepted == 1
+        assert len(place.broker.sessions) <= 1
+
+    play(scenario, None)
+
+
+def test_a_users_file_that_became_nonsense_leaves_what_was(play, token, tmp_path, caplog):
+    async def scenario(place):
+        (tmp_path / "users.json").write_text("nonsense")
+        place.broker.refresh_users()
+        place.broker.refresh_users()
+        shop = await place.talker(None)
+        await shop.hello("web", token=token)
+
+    play(scenario, None)
+    assert caplog.text.count("is not a users file") == 1
+
+
+def test_where_no_descriptor_is_left_the_door_waits_and_opens_again(play, token, monkeypatch, caplog):
+    monkeypatch.setattr(door_module, "PAUSE_SECONDS", 0.05)
+
+    async def scenario(place):
+        class Exhausted:
+            def __init__(self, sock, failures):
+                self.sock, self.failures = sock, failures
+
+            def accept(self):
+                if self.failures:
+                    self.failures -= 1
+                    raise OSError(errno.EMFILE, "Too many open files")
+                return self.sock.accept()
+
+            def __getattr__(self, name):
+                return getattr(self.sock, name)
+
+        place.door._sock = Exhausted(place.sock, 2)
+        shop = await place.talker(None)
+        await shop.hello("web", token=token)
+
+    play(scenario, None)
+    assert caplog.text.count("cannot accept connections: Too many open files") == 2
