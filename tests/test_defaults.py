@@ -9,7 +9,7 @@ from chervil.address import DEFAULT_URL
 from chervil.conf import Settings
 from chervil.protocol import limits, vocabulary
 from chervil.task import Task
-from chervil_broker import broker, peer, sessions, strangers
+from chervil_broker import peer, sessions, strangers
 from chervil_broker.engine import history
 from chervil_broker.engine.state import CLOSED_PERCENT, FULL_PERCENT, EngineConfig
 from chervil_broker.options import BrokerOptions
@@ -65,7 +65,7 @@ def number(what: str) -> float:
         ("ids of forgotten tasks that are remembered", BrokerOptions().dedup_ids),
         ("ids that were revoked before they were published", EngineConfig(1, 1).revoked_ids),
         ("events of a task's story", history.HISTORY_EVENTS_MAX),
-        ("connections to a broker", broker.CONNECTIONS_MAX),
+        ("connections to a broker", BrokerOptions().max_connections),
         ("connections that have not said HELLO", strangers.PREAUTH_PEERS_MAX),
         ("sessions without a connection", sessions.SUSPENDED_MAX),
         ("leases of one worker", limits.INVENTORY_MAX),

@@ -12,7 +12,14 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"chervil": ROOT / "client", "chervil_broker": ROOT / "broker", "chervil_worker": ROOT / "worker"}
 
 #: What the broker takes from `chervil`: the wire, and modules that import nothing of `chervil`.
-LEAVES = ("chervil.address", "chervil.logformat", "chervil.statedir", "chervil.version")
+LEAVES = (
+    "chervil.address",
+    "chervil.logformat",
+    "chervil.statedir",
+    "chervil.systemd",
+    "chervil.tls_files",
+    "chervil.version",
+)
 BROKER_MAY = ("chervil_broker", "chervil.protocol", *LEAVES)
 #: Where `chervil` names the other two packages in text: the table of verbs, and the command lines of
 #: the processes that `dev` and `demo` start.

@@ -9,38 +9,33 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from chervil.protocol import Code, Message, RemoteProtocolError
+from chervil.address import DEFAULT_VHOST
+from chervil.protocol import Code, Message, RemoteProtocolError, Role
 from chervil.protocol.limits import BODY_MAX, FRAME_MAX, GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.protocol.messages import Error
 from chervil.version import __version__
-from chervil_broker.access import Access
+from chervil_broker.access import Access, Identity
 from chervil_broker.bodies import Bodies
-from chervil_broker.engine.engine import Engine
-from chervil_broker.engine.state import EngineConfig
 from chervil_broker.options import BrokerOptions
 from chervil_broker.peer import Peer
 from chervil_broker.pump import Pump
 from chervil_broker.refusals import Refusals
 from chervil_broker.sessions import Credentials, Late, Sessions, WrongSecret
-from chervil_broker.shortage import Shortage
-from chervil_broker.sizes import show_size
+from chervil_broker.shares import shares
 from chervil_broker.store import Store
 from chervil_broker.strangers import Strangers
-from chervil_broker.turns import answers
 from chervil_broker.unsent import Unsent
-from chervil_broker.users import UsersError
-from chervil_broker.windows import Windows
+from chervil_broker.users import Quotas, UsersError
+from chervil_broker.vhost import VHost
 
 log = logging.getLogger("chervil.broker")
 
-#: What is amiss, a queue each, that the line on a shortage of memory names.
-WARNINGS_TOLD_MAX = 3
-
 
 class Broker:
-    """One broker: its engine, what it holds, and who is connected. Lives in one event loop."""
+    """One broker: its vhosts, and who is connected. Lives in one event loop."""
 
     def __init__(self, options: BrokerOptions, store: Store, access: Access) -> None:
         self.options = options
@@ -50,9 +45,7 @@ class Broker:
         self.bodies = Bodies()
         self.sessions = Sessions(os.urandom)
         self.strangers = Strangers()
-        self.windows = Windows(options.task_memory)
         self.refusals = Refusals()
-        self.shortage = Shortage()
         #: Every connection, by its number; and those that have said HELLO, by their session's number:
         #: answers still go there when the session is over.
         self.peers: dict[int, Peer] = {}
@@ -63,16 +56,12 @@ class Broker:
         self.partial_limit = max(8 * FRAME_MAX, options.max_memory // 8)
         #: What waits for all peers to read: likewise. One peer's part is half of it at most.
         self.unsent = Unsent(self.peers, max(4 * BODY_MAX, options.max_memory // 8))
-        self.engine = Engine(
-            EngineConfig(
-                memory_limit=options.task_memory,
-                results_limit=options.result_memory,
-                body_limit=options.body_limit,
-                dedup_ids=options.dedup_ids,
-            )
-        )
-        #: How many ids a turn answers.
-        self.answers = answers(self.engine.result_size)
+        users = access.file.users
+        parts = shares(options.max_memory, users.vhosts)
+        self.vhosts = {
+            name: VHost(name, parts[name], quotas, options) for name, quotas in users.vhosts.items()
+        }
+        self.default = self.vhosts[DEFAULT_VHOST]
         self.pump = Pump(self)
         #: Set while nobody is connected.
         self.all_gone = asyncio.Event()
@@ -80,7 +69,6 @@ class Broker:
         self._connections = 0
         self._wrong_secrets = 0
         self._started = time.monotonic()
-        self.tick()
 
     # Peers come and go.
 
@@ -108,17 +96,18 @@ class Broker:
         if self.served.get(peer.session) is peer:
             del self.served[peer.session]
         self.pump.forget(peer)
-        self.windows.leave(peer.number)
+        peer.vhost.windows.leave(peer.number)
+        peer.vhost.peers.pop(peer.number, None)
         if not self.peers:
             self.all_gone.set()
-        self.wake()
+        self.wake(peer.vhost)
 
     # Sessions begin, wait and end.
 
     def begin_session(self, peer: Peer) -> Credentials:
         """A new session for a peer whose name is known."""
-        number, credentials = self.sessions.open(peer.name, peer.identity)
-        self.engine.open(number, peer.name)
+        number, credentials = self.sessions.open(peer.name, peer.identity, peer.vhost)
+        peer.vhost.engine.open(number, peer.name)
         self._serve(peer, number)
         return credentials
 
@@ -128,9 +117,10 @@ class Broker:
         `attempt` numbers its client's connections. Raises RemoteProtocolError for one that came late.
         """
         # What was decided for its older connection goes there; and a grace that is over, is over.
+        self.wake(peer.vhost)
         self.pump.run()
         try:
-            number = self.sessions.find(credentials, peer.identity)
+            number = self.sessions.find(credentials, peer.identity, peer.vhost)
         except WrongSecret:
             self._wrong_secrets += 1
             log.warning("%s named a session and not its secret: it gets a new one", peer.name)
@@ -148,7 +138,7 @@ class Broker:
             log.info("%s came back before its older connection was seen to end", peer.name)
             older.consumes = True  # or its session, which has moved on, would end with it
             older.end(Code.BAD_STATE, "this session was taken up on another connection")
-        self.engine.resume(number)
+        peer.vhost.engine.resume(number)
         self._serve(peer, number)
         peer.consumes = True
         peer.inventory = []
@@ -164,7 +154,7 @@ class Broker:
         """The peer's connection is of no more use: its session waits if it may be resumed, or ends."""
         if not peer.in_session:
             return
-        self.tick()
+        peer.vhost.tick()
         if not peer.consumes:
             self.end_session(peer)
             return
@@ -172,10 +162,10 @@ class Broker:
         peer.deliver_again()
         peer.in_session = False
         grace_ms = GRACE_SILENT_MS if peer.silent else GRACE_CLOSED_MS
-        self.engine.suspend(number, grace_ms * 1_000_000)
+        peer.vhost.engine.suspend(number, grace_ms * 1_000_000)
         log.info("worker %s is gone; what it has is kept for it for %g s", peer.name, grace_ms / 1000)
         for oldest in self.sessions.suspend(number):
-            given_back = self.engine.close(oldest)
+            given_back = self.sessions.vhost(oldest).engine.close(oldest)
             log.warning(
                 "too many workers are gone: the session of %s is given up; leases that go back: %d",
                 self.sessions.name(oldest),
@@ -186,7 +176,7 @@ class Broker:
     def end_session(self, peer: Peer) -> None:
         """Its leases go back to their queues, its watches and its credit are gone, at once."""
         peer.in_session = False
-        given_back = self.engine.close(peer.session)
+        given_back = peer.vhost.engine.close(peer.session)
         self.sessions.drop(peer.session)
         if peer.consumes:
             log.info("worker %s said goodbye; leases that go back: %d", peer.name, given_back)
@@ -199,34 +189,60 @@ class Broker:
         except UsersError as error:
             log.error("%s; what was read before holds on", error)  # noqa: TRY400 -- the message says it all
             return
-        log.info("%s was read again; users: %d", self.access.file.path, len(self.access.file.users.users))
+        users = self.access.file.users
+        log.info(
+            "%s was read again; users: %d, vhosts: %d",
+            self.access.file.path,
+            len(users.users),
+            len(users.vhosts),
+        )
+        self._follow_vhosts(users.vhosts)
         for peer in list(self.peers.values()):
-            if peer.ready and not self.access.still_holds(peer.identity):
-                if peer.in_session:
-                    self.end_session(peer)
-                peer.refuse(
-                    Code.AUTH_FAILED,
-                    f"user {peer.identity.name} was removed or changed; connect with its token of now",
-                )
-        for number, owner in self.sessions.owned():
-            if not self.access.still_holds(owner):
-                self.engine.close(number)
+            if not peer.ready or self._may_stay(peer.identity, peer.vhost):
+                continue
+            if peer.in_session:
+                self.end_session(peer)
+            what = f"vhost {peer.vhost.name}" if peer.vhost.removed else f"user {peer.identity.name}"
+            peer.refuse(Code.AUTH_FAILED, f"{what} was removed or changed; connect with what holds now")
+        for number, owner, vhost in self.sessions.owned():
+            if not self._may_stay(owner, vhost):
+                vhost.engine.close(number)
                 self.sessions.drop(number)
+
+    def _may_stay(self, identity: Identity, vhost: VHost) -> bool:
+        return not vhost.removed and self.access.still_holds(identity)
+
+    def _follow_vhosts(self, wanted: Mapping[str, Quotas]) -> None:
+        """Makes vhosts that are new, limits others anew; one that is wanted no more keeps what it holds."""
+        left = [vhost for name, vhost in self.vhosts.items() if name not in wanted]
+        try:
+            parts = shares(self.options.max_memory - sum(vhost.held() for vhost in left), wanted)
+        except UsersError as error:
+            log.error("%s; what held before holds on", error)  # noqa: TRY400 -- the message says it all
+            return
+        for vhost in left:
+            if not vhost.removed:
+                vhost.removed = True
+                log.warning(
+                    "vhost %s was removed; unfinished tasks that it holds, and has again if it is added: %d",
+                    vhost.name,
+                    vhost.unfinished(),
+                )
+        for name, quotas in wanted.items():
+            if name in self.vhosts:
+                self.vhosts[name].limit(parts[name], quotas)
+            else:
+                self.vhosts[name] = VHost(name, parts[name], quotas, self.options)
+            self.wake(self.vhosts[name])
 
     # What commands need.
 
     def seconds(self) -> float:
         return time.monotonic()
 
-    def tick(self) -> float:
-        """Gives the engine the time; returns the monotonic clock's seconds."""
-        now = time.monotonic_ns()
-        self.engine.tick(now, time.time_ns())
-        return now / 1e9
-
-    def wake(self) -> None:
-        """Something may have changed: the pump runs once, after all that this turn brings."""
-        self.pump.wake()
+    def wake(self, vhost: VHost) -> None:
+        """Something may have changed there: the pump runs once, after all that this turn brings."""
+        self.pump.wake(vhost)
 
     def reply(self, peer: Peer, message: Message) -> None:
         """A reply that the engine does not make; it passes the gate with the engine's own."""
@@ -241,33 +257,40 @@ class Broker:
         """Counts and logs what a peer was refused: a connection, a request, or rows."""
         self.refusals.refuse(self.seconds(), peer.key, peer.name, code, message, count)
 
-    def tell_of_shortage(self) -> None:
-        """Has the log say that publishers wait, or go on, if that is news."""
-        now = self.seconds()
-        if self.shortage.is_news(now, waiting=self.windows.closed):
-            warnings = self.engine.stats()["warnings"][:WARNINGS_TOLD_MAX]
-            self.shortage.tell(now, show_size(self.options.task_memory), warnings)
-
-    def stats(self) -> dict[str, Any]:
-        """The map of a REPORT for STATS (protocol.md)."""
-        report = self.engine.stats()
+    def stats(self, peer: Peer) -> dict[str, Any]:
+        """The map of a REPORT for STATS (protocol.md): of its vhost, and what its user may know of others."""
+        report = peer.vhost.engine.stats()
         counters = report["counters"]
         for code, count in sorted(self.refusals.counts.items()):
             counters[f"refused_{code.lower()}"] = count
         if self._wrong_secrets:
             counters["wrong_session_secrets"] = self._wrong_secrets
+        if Role.ADMIN in peer.identity.roles:
+            report["vhosts"] = [
+                {
+                    "name": vhost.name,
+                    "connections": len(vhost.peers),
+                    "unfinished": vhost.unfinished(),
+                    "bytes": vhost.held(),
+                }
+                for vhost in self.vhosts.values()
+                if peer.identity.may_use(vhost.name)
+            ]
         return report | {
             "version": __version__,
             "instance": self.instance.hex(),
             "durability": self.store.durability,
             "uptime_ms": int((time.monotonic() - self._started) * 1000),
-            "connections": len(self.peers),
+            "vhost": peer.vhost.name,
+            "connections": len(peer.vhost.peers),
         }
 
     # The end.
 
     async def stop(self, grace: float) -> None:
         """Says GOODBYE to everybody and waits, at most `grace` seconds, until they are gone."""
+        for vhost in self.vhosts.values():
+            self.wake(vhost)
         self.pump.run(hurry=True)
         for peer in list(self.peers.values()):
             farewell = peer.farewell()
@@ -282,6 +305,4 @@ class Broker:
 
     def unfinished(self) -> int:
         """Tasks that are held and not final."""
-        report = self.engine.stats()["tasks"]
-        names = ("WAITING", "SCHEDULED", "QUEUED", "LEASED", "STARTED", "RETRY")
-        return sum(report.get(name, 0) for name in names)
+        return sum(vhost.unfinished() for vhost in self.vhosts.values())

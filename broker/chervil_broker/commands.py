@@ -63,8 +63,8 @@ def publish(broker: "Broker", peer: "Peer", message: Publish) -> None:
         published += size
         tasks.append((id_, name, queue, priority, options, put(headers, codec, body), size))
     peer.spent += len(tasks)
-    broker.windows.count(peer.number, peer.window, published)
-    broker.engine.publish(peer.session, message.request, tasks)
+    peer.vhost.windows.count(peer.number, peer.window, published)
+    peer.vhost.engine.publish(peer.session, message.request, tasks)
 
 
 def _taken(peer: "Peer", message: OfIds, measure: Measure) -> list[WireId]:
@@ -83,20 +83,20 @@ def _change(peer: "Peer", message: Change) -> list[WireId]:
 
 def watch(broker: "Broker", peer: "Peer", message: Watch) -> None:
     peer.watches.add(message.request)
-    broker.engine.watch(peer.session, message.request, _taken(peer, message, broker.answers))
+    peer.vhost.engine.watch(peer.session, message.request, _taken(peer, message, peer.vhost.answers))
 
 
 def unwatch(broker: "Broker", peer: "Peer", message: Unwatch) -> None:
     peer.spent += len(message.ids)
-    broker.engine.unwatch(peer.session, message.ids)
+    peer.vhost.engine.unwatch(peer.session, message.ids)
 
 
 def query(broker: "Broker", peer: "Peer", message: Query) -> None:
-    broker.engine.query(peer.session, message.request, _taken(peer, message, broker.answers))
+    peer.vhost.engine.query(peer.session, message.request, _taken(peer, message, peer.vhost.answers))
 
 
 def forget(broker: "Broker", peer: "Peer", message: Forget) -> None:
-    broker.engine.forget(peer.session, message.request, _change(peer, message))
+    peer.vhost.engine.forget(peer.session, message.request, _change(peer, message))
 
 
 def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
@@ -105,7 +105,7 @@ def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
     if not peer.subscribed:
         log.info("worker %s serves %s", peer.name, ", ".join(message.queues) or "no queue")
     peer.consumes = peer.subscribed = True
-    broker.engine.subscribe(
+    peer.vhost.engine.subscribe(
         peer.session,
         message.request,
         message.queues,
@@ -116,28 +116,28 @@ def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
 
 
 def credit(broker: "Broker", peer: "Peer", message: Credit) -> None:
-    broker.engine.credit(peer.session, message.limit)
+    peer.vhost.engine.credit(peer.session, message.limit)
 
 
 def started(broker: "Broker", peer: "Peer", message: Started) -> None:
     peer.spent += len(message.tasks)
-    broker.engine.started(peer.session, message.tasks, message.request)
+    peer.vhost.engine.started(peer.session, message.tasks, message.request)
 
 
 def purge(broker: "Broker", peer: "Peer", message: Purge) -> None:
     peer.end_turn()
     audit.act(peer, "PURGE", message.queues, "all queues")
-    broker.engine.purge(peer.session, message.request, message.queues)
+    peer.vhost.engine.purge(peer.session, message.request, message.queues)
 
 
 def revoke(broker: "Broker", peer: "Peer", message: Revoke) -> None:
     ids = _change(peer, message)
     signal = SIGNAL_DEFAULT if message.signal is None else message.signal
-    broker.engine.revoke(peer.session, message.request, ids, message.terminate, signal)
+    peer.vhost.engine.revoke(peer.session, message.request, ids, message.terminate, signal)
 
 
 def rerun(broker: "Broker", peer: "Peer", message: Rerun) -> None:
-    broker.engine.rerun(peer.session, message.request, _change(peer, message))
+    peer.vhost.engine.rerun(peer.session, message.request, _change(peer, message))
 
 
 def forbidden(broker: "Broker", peer: "Peer", message: Any) -> None:

@@ -13,6 +13,7 @@ from chervil.protocol import (
 )
 from chervil.protocol.messages import Complete
 from chervil_broker.engine.completing import CompletionRow
+from chervil_broker.engine.engine import Engine
 
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
@@ -52,13 +53,13 @@ def complete(broker: "Broker", peer: "Peer", message: Complete) -> None:
             else:
                 rows.append((id_, lease, outcome, put(codec, body), len(body), options, None))
         else:
-            rows.append(_with_reason(broker, row))
-    broker.engine.complete(peer.session, message.sequence, rows)
+            rows.append(_with_reason(broker, peer.vhost.engine, row))
+    peer.vhost.engine.complete(peer.session, message.sequence, rows)
 
 
-def _with_reason(broker: "Broker", row: list[Any]) -> CompletionRow:
+def _with_reason(broker: "Broker", engine: Engine, row: list[Any]) -> CompletionRow:
     """A row that is no plain success, with the text that its task's history tells."""
-    id_, lease, outcome, codec, body, options, _ = _within_limits(broker, row)
+    id_, lease, outcome, codec, body, options, _ = _within_limits(row, broker.options.body_limit, engine)
     if options is not None and RetryOption.BODY in options:
         _keep_new_body(broker, options)
     if body is None:
@@ -92,17 +93,16 @@ def record_in(codec: str | None, body: bytes) -> FailureRecord | None:
         return None
 
 
-def _within_limits(broker: "Broker", row: list[Any]) -> list[Any]:
+def _within_limits(row: list[Any], limit: int, engine: Engine) -> list[Any]:
     """A completion row, or a FAILURE in its place where it brings a body that is too large to be kept."""
     id_, _, outcome, _, body, options, _ = row
     brought = body if outcome == _SUCCESS else None
     if options is not None and RetryOption.BODY in options:
         brought = options[RetryOption.BODY][2]
-    limit = broker.options.body_limit
     if brought is None or len(brought) <= limit:
         return row
     said = f"{Code.BODY_TOO_LARGE}: {len(brought)} bytes, and the broker takes {limit} (its --body-limit)"
-    name = broker.engine.history(id_)[0].get("name", "unknown")
+    name = engine.history(id_)[0].get("name", "unknown")
     record = FailureRecord("rejected", "chervil.exceptions.EncodeError", said, None, id_, name)
     return [*row[:2], Outcome.FAILURE.value, FAILURE_CODEC, record.pack(), None, None]
 

@@ -8,7 +8,9 @@ from chervil.protocol.limits import FRAME_MAX, HEARTBEAT_MS, INVENTORY_MAX
 from chervil.protocol.messages import VERSION, Goodbye, Hello, Ok, Resume, Welcome, Window
 from chervil.version import __version__
 from chervil_broker import audit
+from chervil_broker.access import Identity
 from chervil_broker.sessions import Credentials
+from chervil_broker.vhost import VHost
 
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
@@ -28,13 +30,7 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
         )
     same_user = not peer.needs_token
     identity = broker.access.identify(message.token, peer.certificate, same_user=same_user)
-    vhost = message.vhost or DEFAULT_VHOST
-    if vhost != DEFAULT_VHOST or not identity.may_use(vhost):
-        raise RemoteProtocolError(
-            Code.FORBIDDEN,
-            f"user {identity.name} may not use vhost {vhost!r}; who may: chervil broker user list",
-        )
-    peer.introduce(message.name, identity)
+    peer.introduce(message.name, identity, _vhost(broker, identity, message.vhost or DEFAULT_VHOST))
     audit.let_in(peer)
     peer.stop_deadline()
     peer.known_now()
@@ -62,9 +58,30 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
             },
         )
     ]
-    if broker.windows.welcome(peer.number, peer.window):
+    if peer.vhost.windows.welcome(peer.number, peer.window):
         welcome.append(Window(peer.window.limit))
     peer.say(*welcome)
+
+
+def _vhost(broker: "Broker", identity: Identity, name: str) -> VHost:
+    """The vhost of that name. Raises RemoteProtocolError where this user, or one more connection, may not."""
+    if not identity.may_use(name):
+        raise RemoteProtocolError(
+            Code.FORBIDDEN,
+            f"user {identity.name} may not use vhost {name!r}; who may: chervil broker user list",
+        )
+    vhost = broker.vhosts.get(name)
+    if vhost is None or vhost.removed:
+        raise RemoteProtocolError(
+            Code.FORBIDDEN, f"there is no vhost {name!r}; add it: chervil broker vhost add {name}"
+        )
+    most = vhost.quotas.max_connections
+    if most is not None and len(vhost.peers) >= most:
+        raise RemoteProtocolError(
+            Code.TOO_MANY,
+            f"vhost {name!r} has its {most} connections; use fewer, or: chervil broker vhost set {name}",
+        )
+    return vhost
 
 
 def resume(broker: "Broker", peer: "Peer", message: Resume) -> None:
@@ -82,7 +99,7 @@ def resume(broker: "Broker", peer: "Peer", message: Resume) -> None:
         return
     inventory, peer.inventory = peer.inventory, None
     peer.stop_deadline()
-    broker.engine.reconcile(peer.session, message.request, inventory)
+    peer.vhost.engine.reconcile(peer.session, message.request, inventory)
 
 
 def goodbye(broker: "Broker", peer: "Peer", message: Goodbye) -> None:

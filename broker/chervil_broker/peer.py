@@ -25,6 +25,7 @@ from chervil_broker.commands import HANDLERS, Handler, handlers_for
 from chervil_broker.outbox import Outbox
 from chervil_broker.tls import certificate_names
 from chervil_broker.turns import MESSAGE_COST, TURN_ROWS, Answer
+from chervil_broker.vhost import VHost
 from chervil_broker.windows import Window
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Peer(asyncio.Protocol):
         self.name = "a stranger"
         #: Who speaks, from HELLO on; and what that lets it ask for.
         self.identity = STRANGER
+        #: Where it is; the default one until it has said.
+        self.vhost = broker.default
         self._handlers: Mapping[type[Message], Handler] = HANDLERS
         #: The engine's number of its session, and whether it has one: from HELLO to GOODBYE, or to the
         #: end of the connection.
@@ -149,8 +152,7 @@ class Peer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
-        broker = self.broker
-        self.heard = broker.tick()
+        self.heard = self.vhost.tick()
         coming = self.connection.receive(data)
         if self._incoming is not None:
             self._incoming = chain(self._incoming, coming)
@@ -169,21 +171,21 @@ class Peer(asyncio.Protocol):
                 self._handlers[type(message)](broker, self, message)
                 if self.spent >= TURN_ROWS:
                     self._read_no_more()
-                    broker.wake()  # first: what this has brought is to leave before more is taken
+                    broker.wake(self.vhost)  # first: what this has brought is to leave before more is taken
                     asyncio.get_running_loop().call_soon(self._next_turn)
                     return
         except RemoteProtocolError as error:
             self.refuse(error.code, error.message)
         self._incoming = None
         self._count_partial()
-        broker.wake()
+        broker.wake(self.vhost)
 
     def _next_turn(self) -> None:
         self.spent = 0
         if self._over or self._incoming is None or self.held_up:
             return
         # What it sent has come long since; that it had to wait for its turn is no silence of its own.
-        self.heard = self.broker.tick()
+        self.heard = self.vhost.tick()
         self._take_messages(chain(self._parts, self._incoming))
         if self._incoming is None:
             self._read_again()
@@ -214,15 +216,15 @@ class Peer(asyncio.Protocol):
         """Has the engine deliver nothing more to it."""
         if self.in_session and not self.withheld:
             self.withheld = True
-            self.broker.engine.hold(self.session, held=True)
+            self.vhost.engine.hold(self.session, held=True)
 
     def deliver_again(self) -> None:
         """Lets the engine deliver to it again."""
         if self.in_session and self.withheld:
             self.withheld = False
-            self.broker.tick()
-            self.broker.engine.hold(self.session, held=False)
-            self.broker.wake()
+            self.vhost.tick()
+            self.vhost.engine.hold(self.session, held=False)
+            self.broker.wake(self.vhost)
 
     def _read_no_more(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -286,8 +288,10 @@ class Peer(asyncio.Protocol):
         shown = None if self._transport is None else self._transport.get_extra_info("peercert")
         return list(certificate_names(shown or {}))
 
-    def introduce(self, name: str, identity: Identity) -> None:
-        """It has said who it is, and that is so."""
+    def introduce(self, name: str, identity: Identity, vhost: VHost) -> None:
+        """It has said who it is and where, and may be that."""
+        self.vhost = vhost
+        vhost.peers[self.number] = self
         self.name = name
         self.identity = identity
         self._handlers = handlers_for(identity.roles)
@@ -447,7 +451,7 @@ class Peer(asyncio.Protocol):
     def _too_slow(self, what: str, seconds: float) -> None:
         self._deadline = None
         self.refuse(Code.SLOW, f"no {what} within {seconds:g} s")
-        self.broker.wake()
+        self.broker.wake(self.vhost)
 
 
 _CREDENTIALS = struct.Struct("3i")

@@ -16,6 +16,7 @@ from chervil_broker.gate import Gate
 from chervil_broker.peer import Peer
 from chervil_broker.turns import join
 from chervil_broker.unsent import Unsent
+from chervil_broker.vhost import VHost
 from chervil_broker.wire_rows import outgoing
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Pump:
         #: When it last ran, in seconds.
         self.ran_at = broker.seconds()
         self._awake = False
+        #: For whom the next run is, by name.
+        self._woken: dict[str, VHost] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         #: Answers that wait for company; whether the next run sends them without.
@@ -88,8 +91,9 @@ class Pump:
         #: The store's sequence of the last batch.
         self._sequence = 0
 
-    def wake(self) -> None:
-        """Runs once, after all that this turn of the loop brings."""
+    def wake(self, vhost: VHost) -> None:
+        """Runs once for it, after all that this turn of the loop brings."""
+        self._woken[vhost.name] = vhost
         if not self._awake:
             self._awake = True
             self._loop.call_soon(self._wake_up)
@@ -103,15 +107,36 @@ class Pump:
         self.run()
 
     def run(self, *, hurry: bool = False) -> None:
-        """Takes what the engine has decided so far, and sends it; all of it with `hurry`."""
+        """Takes what the engines have decided so far, and sends it; all of it with `hurry`."""
         broker = self._broker
         now, wall = time.monotonic_ns(), time.time_ns()
-        broker.engine.tick(now, wall)
         self.ran_at = now / 1e9
-        effects = broker.engine.pump()
-        replies, self.replies = self.replies, []
         leaving = _Leaving(broker.unsent)
-        self._follow_memory(leaving)
+        records: list[tuple[Any, ...]] = []
+        woken, self._woken = self._woken, {}
+        for vhost in woken.values():
+            self._run_engine(vhost, leaving, records, now, wall)
+        replies, self.replies = self.replies, []
+        for peer, message in replies:
+            leaving.add(peer, message)
+        hurry, self._hurry = hurry or self._hurry, False
+        if self._unhurried:
+            self._add_unhurried(leaving, hurry=hurry)
+        for peer in self.leaving:
+            farewell = peer.farewell()
+            if farewell is not None:
+                leaving.add(peer, farewell)
+        self._release_when_durable(records, leaving)
+        self._set_timer()
+
+    def _run_engine(
+        self, vhost: VHost, leaving: _Leaving, records: list[tuple[Any, ...]], now: int, wall: int
+    ) -> None:
+        """What one vhost's engine has decided: its answers leave, its records are added."""
+        broker = self._broker
+        vhost.engine.tick(now, wall)
+        effects = vhost.engine.pump()
+        self._follow_memory(vhost, leaving)
         for session, answer in outgoing(effects, broker.bodies, now, wall):
             peer = broker.served.get(session)
             if peer is None:
@@ -130,43 +155,34 @@ class Pump:
             for earlier in self._unhurried.pop(peer, ()):
                 leaving.add(peer, earlier)
             leaving.add(peer, message)
-        for peer, message in replies:
-            leaving.add(peer, message)
-        hurry, self._hurry = hurry or self._hurry, False
-        if self._unhurried:
-            self._add_unhurried(leaving, hurry=hurry)
-        for peer in self.leaving:
-            farewell = peer.farewell()
-            if farewell is not None:
-                leaving.add(peer, farewell)
         broker.bodies.free(effects.freed)
         log_events(effects.events)
         for session in effects.ended:
             broker.sessions.drop(session)
-        self._release_when_durable(effects.records, leaving)
-        self._set_timer()
+        if effects.records:
+            records.append(("vhost", vhost.name))
+            records += effects.records
 
-    def _follow_memory(self, leaving: _Leaving) -> None:
+    def _follow_memory(self, vhost: VHost, leaving: _Leaving) -> None:
         """Closes and opens publishers' windows as the engine's memory goes."""
-        broker = self._broker
-        windows = broker.windows
-        closed = broker.engine.publishing_state != "open"
+        windows = vhost.windows
+        closed = vhost.engine.memory_short
         if not closed and windows.idle:
             return
-        everyone = {peer.number: peer.window for peer in broker.served.values() if peer.ready}
-        for number, window in windows.follow(broker.engine.room(), everyone, closed=closed):
-            self._tell_window(leaving, broker.peers.get(number), window.limit)
-        broker.tell_of_shortage()
+        everyone = {number: peer.window for number, peer in vhost.peers.items() if peer.ready}
+        for number, window in windows.follow(vhost.engine.room(), everyone, closed=closed):
+            self._tell_window(leaving, vhost.peers.get(number), window.limit)
+        vhost.tell_of_shortage(self.ran_at)
 
     def _tell_window(self, leaving: _Leaving, peer: Peer | None, limit: int) -> None:
         if peer is not None and peer.ready:
             leaving.add(peer, WindowMessage(limit))
 
-    def reopen_windows(self) -> None:
+    def reopen_windows(self, vhost: VHost) -> None:
         """Lets publishers try again that were refused FULL while others had room."""
         leaving = _Leaving(self._broker.unsent)
-        for number, window in self._broker.windows.reopen():
-            self._tell_window(leaving, self._broker.peers.get(number), window.limit)
+        for number, window in vhost.windows.reopen():
+            self._tell_window(leaving, vhost.peers.get(number), window.limit)
         self._gate.hold(self._sequence, leaving.write)
 
     def _note_refused_rows(self, leaving: _Leaving, peer: Peer, exceptions: list[list[Any]]) -> None:
@@ -179,7 +195,7 @@ class Pump:
         for code, count in counts.items():
             if code != Code.DUPLICATE:
                 self._broker.refuse(peer, Code(code), messages[code], count)
-        if Code.FULL in counts and self._broker.windows.refused(peer.number, peer.window):
+        if Code.FULL in counts and peer.vhost.windows.refused(peer.number, peer.window):
             self._tell_window(leaving, peer, peer.window.limit)
 
     def _may_wait(self, peer: Peer, message: Message) -> bool:
@@ -217,7 +233,7 @@ class Pump:
     def _waited_long_enough(self) -> None:
         self._hurry_timer_runs = False
         self._hurry = True
-        self.wake()
+        self.wake(self._broker.default)
 
     def _release_when_durable(self, records: list[tuple[Any, ...]], leaving: _Leaving) -> None:
         ending, self.leaving = self.leaving, []
@@ -233,13 +249,15 @@ class Pump:
         self._gate.hold(self._sequence, release)
 
     def _set_timer(self) -> None:
-        """Runs again when the engine's next timer is due, on either clock."""
-        due, wall_due = self._broker.engine.next_timer()
+        """Runs again when the next timer of an engine is due, on either clock."""
+        now, wall = time.monotonic_ns(), time.time_ns()
         waits = []
-        if due is not None:
-            waits.append(due - time.monotonic_ns())
-        if wall_due is not None:
-            waits.append(wall_due - time.time_ns())
+        for vhost in self._broker.vhosts.values():
+            due, wall_due = vhost.engine.next_timer()
+            if due is not None:
+                waits.append(due - now)
+            if wall_due is not None:
+                waits.append(wall_due - wall)
         if not waits:
             return
         # Upkeep looks again soon enough after a step of the wall clock.
@@ -254,4 +272,6 @@ class Pump:
 
     def _timer_fired(self) -> None:
         self._timer = None
-        self.wake()
+        # Which of them it was costs more to know than to ask those that have nothing to do.
+        for vhost in self._broker.vhosts.values():
+            self.wake(vhost)

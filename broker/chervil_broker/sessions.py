@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from chervil_broker.access import Identity
+from chervil_broker.vhost import VHost
 
 #: Sessions that are kept without a connection. Each costs about 2 KiB besides its leases, which count as
 #: tasks do: all workers of a large site may be cut off at once. Beyond it the oldest is given up.
@@ -38,6 +39,7 @@ class _Known(NamedTuple):
     secret_hash: bytes
     name: str
     owner: Identity
+    vhost: VHost
 
 
 class Sessions:
@@ -54,31 +56,35 @@ class Sessions:
         #: Numbers of those without a connection, oldest first.
         self._suspended: dict[int, None] = {}
 
-    def open(self, name: str, owner: Identity) -> tuple[int, Credentials]:
+    def open(self, name: str, owner: Identity, vhost: VHost) -> tuple[int, Credentials]:
         """A new session of the client of that name: its number, and what proves it."""
         self._last += 1
         credentials = Credentials(self._random(ID_SIZE), self._random(SECRET_SIZE))
-        self._known[self._last] = _Known(credentials.id, _hashed(credentials.secret), name, owner)
+        self._known[self._last] = _Known(credentials.id, _hashed(credentials.secret), name, owner, vhost)
         self._numbers[credentials.id] = self._last
         return self._last, credentials
 
-    def find(self, credentials: Credentials, owner: Identity) -> int | None:
+    def find(self, credentials: Credentials, owner: Identity, vhost: VHost) -> int | None:
         """The session that these prove; None for one that is not here. Raises WrongSecret.
 
-        A session is its user's: nobody else takes it up, whatever he has come to know.
+        A session is its user's, and of one vhost: nobody else takes it up, whatever he has come to know.
         """
         number = self._numbers.get(credentials.id)
         if number is None:
             return None
         known = self._known[number]
         proven = hmac.compare_digest(known.secret_hash, _hashed(credentials.secret))
-        if not proven or known.owner.name != owner.name:
+        if not proven or known.owner.name != owner.name or known.vhost is not vhost:
             raise WrongSecret
         return number
 
-    def owned(self) -> list[tuple[int, Identity]]:
-        """Every session and whose it is."""
-        return [(number, known.owner) for number, known in self._known.items()]
+    def owned(self) -> list[tuple[int, Identity, VHost]]:
+        """Every session, whose it is, and where."""
+        return [(number, known.owner, known.vhost) for number, known in self._known.items()]
+
+    def vhost(self, number: int) -> VHost:
+        """Where it is."""
+        return self._known[number].vhost
 
     def name(self, number: int) -> str:
         """What its client called itself when it was opened."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from chervil_broker.sizes import show_size
 from chervil_broker.users import Quotas, UsersError
 
+#: What of a share is for results and what is remembered of finished tasks: a quarter.
+RESULTS_PART = 4
 #: With less an engine has no room for one large task.
 SHARE_MIN = 1 << 20
 

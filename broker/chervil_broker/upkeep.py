@@ -32,12 +32,13 @@ class Upkeep:
             self.look_after_peers(now)
             broker.refusals.look(now)
             broker.refresh_users()
-            broker.tell_of_shortage()
-            broker.pump.reopen_windows()
+            for vhost in broker.vhosts.values():
+                vhost.tell_of_shortage(now)
+                broker.pump.reopen_windows(vhost)
+                broker.wake(vhost)
             if now - broker.pump.ran_at >= SWEEP_SECONDS and now - self._collected_at >= COLLECT_SECONDS:
                 self._collected_at = now
                 gc.collect()
-            broker.wake()
 
     def look_after_peers(self, now: float) -> None:
         """Sends heartbeats that are owed, and ends peers that missed theirs or do not read."""

@@ -58,6 +58,10 @@ class Windows:
         """Memory is short: publishers wait."""
         return self._closed
 
+    def limit(self, memory_limit: int) -> None:
+        """The memory is another one from now on."""
+        self._room_to_lift = int(memory_limit * FREE_TO_LIFT)
+
     @property
     def idle(self) -> bool:
         """Nobody has a window: while memory is not short there is nothing to do."""

@@ -83,7 +83,7 @@ class Bystander:
 def leftovers(house: House) -> dict[str, Any]:
     """What the broker holds beyond one idle consumer; nothing of it may stay."""
     broker = house.broker
-    tasks = broker.engine.stats()["tasks"]
+    tasks = broker.default.engine.stats()["tasks"]
     unfinished = sum(tasks.get(name, 0) for name in ("SCHEDULED", "QUEUED", "LEASED", "STARTED", "RETRY"))
     held = {
         "peers": len(broker.peers) - 1,

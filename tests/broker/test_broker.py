@@ -47,7 +47,7 @@ def test_answers_that_wait_for_company_are_sent_before_the_end(monkeypatch):
         await peer.expect(Confirm)
         peer.send(Watch(2, [row[0]]))
         waiter = house.broker.peers[1]
-        await house.until(lambda: bool(house.broker.engine._state.watchers) and not waiter.watches)
+        await house.until(lambda: bool(house.broker.default.engine._state.watchers) and not waiter.watches)
         ending = asyncio.create_task(house.broker.stop(1.0))
         answer, end = await peer.next(), await peer.next()
         assert (type(answer), answer.request, type(end)) == (Status, 2, Goodbye)
@@ -60,7 +60,7 @@ def test_answers_that_wait_for_company_are_sent_before_the_end(monkeypatch):
 def test_what_nobody_has_decided_on_yet_is_answered_before_the_end():
     async def scenario(house):
         peer = await house.guest()
-        house.broker.engine.publish(house.broker.peers[1].session, 7, [])
+        house.broker.default.engine.publish(house.broker.peers[1].session, 7, [])
         ending = asyncio.create_task(house.broker.stop(1.0))
         answer, end = await peer.next(), await peer.next()
         assert (type(answer), answer.request, type(end)) == (Confirm, 7, Goodbye)

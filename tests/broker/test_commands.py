@@ -254,7 +254,7 @@ def test_refused_rows_are_counted_and_share_a_line_of_the_log(caplog):
             peer.send(Publish(request, [task(body=b"x" * 2000) for _ in range(10)]))
         for _ in range(20):
             assert (await peer.expect(Confirm)).accepted == 0
-        assert house.broker.stats()["counters"]["refused_body_too_large"] == 200
+        assert house.broker.refusals.counts["BODY_TOO_LARGE"] == 200
 
     caplog.set_level("WARNING")
     play(scenario, body_limit=1000)
@@ -268,8 +268,8 @@ def test_subscribing_again_and_again_leaves_turns_to_others():
         worker = await house.guest("worker")
         (peer,) = house.broker.peers.values()
         taken = []
-        subscribe = house.broker.engine.subscribe
-        house.broker.engine.subscribe = lambda *given: (
+        subscribe = house.broker.default.engine.subscribe
+        house.broker.default.engine.subscribe = lambda *given: (
             taken.append(house.broker.pump.ran_at),
             subscribe(*given),
         )
@@ -291,7 +291,7 @@ def test_what_is_long_to_answer_is_one_to_a_turn(asked, monkeypatch):
     async def scenario(house):
         runs = 0
         at: list[int] = []
-        pump, handle = house.broker.engine.pump, HANDLERS[type(asked)]
+        pump, handle = house.broker.default.engine.pump, HANDLERS[type(asked)]
 
         def counted():
             nonlocal runs
@@ -302,7 +302,7 @@ def test_what_is_long_to_answer_is_one_to_a_turn(asked, monkeypatch):
             at.append(runs)
             handle(*given)
 
-        monkeypatch.setattr(house.broker.engine, "pump", counted)
+        monkeypatch.setattr(house.broker.default.engine, "pump", counted)
         guest = await house.guest()
         peer = house.broker.peers[1]
         monkeypatch.setattr(peer, "_handlers", {**peer._handlers, type(asked): noted})
@@ -369,13 +369,13 @@ def test_a_request_of_many_ids_is_answered_as_one():
         guest.send(Publish(1, rows))
         await guest.expect(Confirm)
         turns = []
-        revoke = house.broker.engine.revoke
+        revoke = house.broker.default.engine.revoke
 
         def noted(session, request, part, *more):
             turns.append((session, len(part)))
             revoke(session, request, part, *more)
 
-        house.broker.engine.revoke = noted
+        house.broker.default.engine.revoke = noted
         guest.send(Revoke(2, [*ids, *ids], False))
         other.send(Revoke(3, [b"x" * 16], False))
         assert await other.expect(Ok) == Ok(3, 1)
@@ -452,7 +452,7 @@ def test_a_request_without_its_role_is_refused_and_the_connection_goes_on(tmp_pa
         assert (refused.request, refused.code) == (1, Code.FORBIDDEN)
         assert refused.message == "PURGE needs the role control, which user shop does not have"
         assert (await shop.expect(Confirm)).accepted == 1
-        assert house.broker.stats()["counters"]["refused_forbidden"] == 1
+        assert house.broker.refusals.counts["FORBIDDEN"] == 1
         shop.send(Credit(1))
         assert (await shop.expect(Error)).request is None
         assert await shop.ended()

@@ -135,13 +135,13 @@ def test_the_engine_is_told_the_reason_and_a_success_has_none(monkeypatch):
         rows = [task() for _ in range(7)]
         worker = await house.worker(*rows)
         told = []
-        complete = house.broker.engine.complete
+        complete = house.broker.default.engine.complete
 
         def note(session, sequence, given):
             told.extend(given)
             return complete(session, sequence, given)
 
-        monkeypatch.setattr(house.broker.engine, "complete", note)
+        monkeypatch.setattr(house.broker.default.engine, "complete", note)
         outcomes = [
             [Outcome.SUCCESS, "failure", record()],
             [Outcome.FAILURE, "failure", record()],

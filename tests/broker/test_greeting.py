@@ -54,7 +54,7 @@ def test_without_the_token_nobody_comes_in(token, code):
         assert error.request is None
         assert "CHERVIL_TOKEN_FILE" in error.message
         assert await talker.ended()
-        assert house.broker.stats()["counters"][f"refused_{code.lower()}"] == 1
+        assert house.broker.refusals.counts[code] == 1
 
     play(scenario, token_hash=hashed("right"), needs_token=True)
 
@@ -178,7 +178,7 @@ def test_what_was_delivered_and_never_arrived_goes_back_unflagged():
         worker = await house.worker(got)
         worker.talker.send(Publish(5, [lost]))
         await worker.talker.expect(Confirm)
-        await house.until(lambda: house.broker.engine.stats()["tasks"]["LEASED"] == 2)
+        await house.until(lambda: house.broker.default.engine.stats()["tasks"]["LEASED"] == 2)
         worker.talker.vanish()
         back = await house.back(worker.welcome)
         back.talker.send(Resume(1, [[got[0], 1, 0]], 0), Subscribe(2, ["default"]), Credit(5))
@@ -196,7 +196,7 @@ def test_a_completion_that_was_not_answered_and_comes_again_is_a_duplicate():
         completion = Complete(1, [[row[0], 1, Outcome.SUCCESS, "json", b"5"]])
         worker.talker.send(completion)
         await worker.talker.writer.drain()
-        await house.until(lambda: house.broker.engine.stats()["counters"]["succeeded"] == 1)
+        await house.until(lambda: house.broker.default.engine.stats()["counters"]["succeeded"] == 1)
         worker.talker.vanish()
         back = await house.back(worker.welcome)
         back.talker.send(Resume(1, [[row[0], 1, 1]], 1), completion)

@@ -45,7 +45,7 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
         upkeep = asyncio.create_task(Upkeep(house.broker).run())
         await house.broker.all_gone.wait()
         upkeep.cancel()
-        assert house.broker.stats()["counters"]["refused_slow"] == 1
+        assert house.broker.refusals.counts["SLOW"] == 1
 
     caplog.set_level("WARNING")
     play(scenario)
@@ -150,16 +150,16 @@ def test_a_consumer_with_endless_credit_that_does_not_read_costs_no_second_copy(
                 await publisher.expect(Confirm)
         reader.writer.transport.pause_reading()
         reader.send(Subscribe(1, ["default"]), Credit(2**63 - 1))
-        await house.until(lambda: house.broker.engine.stats()["counters"]["delivered"] > 0)
+        await house.until(lambda: house.broker.default.engine.stats()["counters"]["delivered"] > 0)
         publisher.send(Publish(9, [task()]))
         await publisher.expect(Confirm)
         peer = house.broker.peers[2]
         assert peer.held_up
-        delivered = house.broker.engine.stats()["counters"]["delivered"]
+        delivered = house.broker.default.engine.stats()["counters"]["delivered"]
         assert peer.unsent <= (2 << 20) + FRAME_BATCH
         publisher.send(Publish(10, [task()]))
         await publisher.expect(Confirm)
-        assert house.broker.engine.stats()["counters"]["delivered"] == delivered
+        assert house.broker.default.engine.stats()["counters"]["delivered"] == delivered
         reader.writer.transport.resume_reading()
         got = 0
         while got < rows + 2:
@@ -252,7 +252,7 @@ def test_one_result_that_many_wait_for_is_no_frame_for_all_of_them_at_once():
         waiters = [peer for peer in house.broker.peers.values() if peer.name != "worker@1"]
         await house.until(
             lambda: (
-                len(house.broker.engine._state.watchers.get(row[0], ())) == 30
+                len(house.broker.default.engine._state.watchers.get(row[0], ())) == 30
                 and not any(peer.watches for peer in waiters)
             )
         )

@@ -143,7 +143,7 @@ def test_answers_that_nobody_waits_for_come_by_themselves_soon(monkeypatch):
 def test_an_answer_that_no_frame_can_hold_harms_nobody_else(monkeypatch, caplog):
     async def scenario(house):
         asker, other = await house.guest("asker"), await house.guest("other")
-        monkeypatch.setattr(house.broker, "stats", lambda: {"queues": "x" * (17 << 20)})
+        monkeypatch.setattr(house.broker, "stats", lambda peer: {"queues": "x" * (17 << 20)})
         asker.send(Stats(1))
         other.send(Publish(2, [task()]))
         assert (await other.expect(Confirm)).accepted == 1
@@ -192,7 +192,7 @@ def test_windows_close_when_memory_runs_short_and_open_when_there_is_room_again(
         assert shares[1].limit < memory
         first.send(Purge(99, []))
         assert [(await peer.expect(Window)).limit for peer in (first, idle, newcomer)] == [2**63 - 1] * 3
-        assert house.broker.windows.idle
+        assert house.broker.default.windows.idle
 
     play(scenario, max_memory=8 << 20)
 
@@ -227,7 +227,7 @@ def test_who_ignores_its_window_is_served_until_memory_is_full():
         assert len(rows) // 30 < len(refused) < len(rows) // 8
         assert (await peer.expect(Window)).limit < len(rows) * 50_000
         assert (await house.stats())["publishing"] != "open"
-        assert house.broker.stats()["counters"]["refused_full"] == len(refused)
+        assert house.broker.refusals.counts["FULL"] == len(refused)
 
     play(scenario, max_memory=8 << 20)
 

@@ -132,7 +132,7 @@ def test_a_page_is_cut_where_it_would_be_a_long_frame(monkeypatch):
         return letters[start:after], str(after) if after < len(letters) else None
 
     async def scenario(house):
-        monkeypatch.setattr(house.broker.engine, "dead", dead, raising=True)
+        monkeypatch.setattr(house.broker.default.engine, "dead", dead, raising=True)
         peer = await house.guest()
         listed, cursor, pages = [], None, 0
         while pages == 0 or cursor is not None:
@@ -173,7 +173,7 @@ def test_a_result_that_is_no_failure_is_no_error(monkeypatch):
         peer = await house.guest()
         handle = house.broker.bodies.put_result("json", b"5")
         monkeypatch.setattr(
-            house.broker.engine, "history", lambda id_: ({"name": "t", "stage": "FAILURE"}, handle)
+            house.broker.default.engine, "history", lambda id_: ({"name": "t", "stage": "FAILURE"}, handle)
         )
         assert await ask(peer, History(1, "i")) == {"name": "t", "stage": "FAILURE", "error": None}
 

@@ -68,7 +68,7 @@ def test_an_idle_broker_collects_garbage(monkeypatch):
     monkeypatch.setattr(gc, "collect", collected.set)
 
     async def scenario(house):
-        monkeypatch.setattr(house.broker, "wake", lambda: None)
+        monkeypatch.setattr(house.broker, "wake", lambda vhost: None)
         sweeper = asyncio.create_task(Upkeep(house.broker).run())
         assert await asyncio.wait_for(collected.wait(), 5)
         sweeper.cancel()
