@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from chervil.address import DEFAULT_URL
+from chervil.cli import processes
 from chervil.conf import Settings
 from chervil.protocol import limits, vocabulary
 from chervil.task import Task
-from chervil_broker import peer, sessions, strangers
+from chervil_broker import peer, reports, sessions, strangers
 from chervil_broker.engine import history
 from chervil_broker.engine.state import CLOSED_PERCENT, FULL_PERCENT, EngineConfig
 from chervil_broker.options import BrokerOptions
@@ -54,6 +55,11 @@ def number(what: str) -> float:
         ("an id", limits.ID_MAX),
         ("a task, queue or client name", limits.NAME_MAX),
         ("a running task that was sent a signal to end it is killed after", slot.TERMINATE_GRACE_NS / 1e9),
+        (
+            "a task that runs when `chervil dev` restarts or stops its worker is cut off after",
+            processes.STOP_SECONDS,
+        ),
+        ("a process of `chervil dev` that was told twice to stop is killed after", processes.KILL_SECONDS),
         ("a worker whose socket closed keeps its tasks for", limits.GRACE_CLOSED_MS),
         ("a worker that was silent keeps its tasks for", limits.GRACE_SILENT_MS),
         (
@@ -64,6 +70,7 @@ def number(what: str) -> float:
         ("publishes are refused over", FULL_PERCENT),
         ("ids of forgotten tasks that are remembered", BrokerOptions().dedup_ids),
         ("ids that were revoked before they were published", EngineConfig(1, 1).revoked_ids),
+        ("arguments that a task's story shows", reports.BODY_MAX),
         ("events of a task's story", history.HISTORY_EVENTS_MAX),
         ("connections to a broker", BrokerOptions().max_connections),
         ("connections that have not said HELLO", strangers.PREAUTH_PEERS_MAX),

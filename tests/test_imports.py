@@ -17,6 +17,7 @@ LEAVES = (
     "chervil.logformat",
     "chervil.statedir",
     "chervil.systemd",
+    "chervil.tcp",
     "chervil.tls_files",
     "chervil.version",
 )

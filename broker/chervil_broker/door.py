@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable
 
 from chervil.protocol.limits import PREAUTH_SECONDS
+from chervil.tcp import retry_often
 from chervil_broker.peer import Peer
 from chervil_broker.tls import why_it_failed
 
@@ -67,6 +68,7 @@ class Door:
                     self._pause(error)
                     return
                 continue  # whoever it was has gone already
+            retry_often(sock)
             self._let_in(sock, address[0] if isinstance(address, tuple) else None)
 
     def _pause(self, error: OSError) -> None:

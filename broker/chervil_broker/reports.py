@@ -12,8 +12,11 @@ from chervil_broker.wire_rows import FAILURE_TYPES
 if TYPE_CHECKING:
     from chervil_broker.bodies import Bodies
     from chervil_broker.broker import Broker
+    from chervil_broker.engine.engine import Engine
     from chervil_broker.peer import Peer
 
+#: Longest arguments that HISTORY shows, in bytes: enough to know a call by, a quarter of a frame.
+BODY_MAX = 64 * 1024
 #: Longest page of a LIST, in bytes, unless one row is longer: no frame is to hold up others.
 PAGE_BYTES_MAX = FRAME_BATCH
 _LATER_LISTS = frozenset({"queues", "tasks", "workers", "schedules"})
@@ -21,14 +24,15 @@ _LATER_LISTS = frozenset({"queues", "tasks", "workers", "schedules"})
 
 def stats(broker: "Broker", peer: "Peer", message: Stats) -> None:
     peer.end_turn()
-    broker.reply(peer, Report(message.request, broker.stats()))
+    broker.reply(peer, Report(message.request, broker.stats(peer)))
 
 
 def history(broker: "Broker", peer: "Peer", message: History) -> None:
     peer.end_turn()
-    report, handle = broker.engine.history(message.id)
+    report, handle = peer.vhost.engine.history(message.id)
     if "name" in report:
         report["error"] = _error(broker.bodies, handle, report.get("error"))
+        report |= _arguments(broker.bodies, peer.vhost.engine.body_handle(message.id))
     broker.reply(peer, Report(message.request, report))
 
 
@@ -48,6 +52,18 @@ def _error(bodies: "Bodies", handle: int | None, written: dict[str, Any] | None)
     return {"kind": record.kind, "type": record.type, "message": record.message}
 
 
+def _arguments(bodies: "Bodies", handle: int | None) -> dict[str, Any]:
+    """What a task was called with, as its publisher wrote it; without it where it is long or dropped."""
+    if handle is None:
+        return {"codec": None, "body": None, "body_bytes": None}
+    _, codec, body = bodies.task(handle)
+    return {
+        "codec": codec,
+        "body": body if len(body) <= BODY_MAX else None,
+        "body_bytes": len(body),
+    }
+
+
 def list_(broker: "Broker", peer: "Peer", message: List) -> None:
     peer.end_turn()
     if message.kind in _LATER_LISTS:
@@ -58,17 +74,17 @@ def list_(broker: "Broker", peer: "Peer", message: List) -> None:
         broker.refuse_request(peer, message.request, Code.BAD_TASK, text)
     else:
         try:
-            rows, cursor = _page(broker, message.cursor, message.limit)
+            rows, cursor = _page(peer.vhost.engine, message.cursor, message.limit)
         except ValueError as error:
             broker.refuse_request(peer, message.request, Code.BAD_TASK, f"LIST cursor: {error}")
         else:
             broker.reply(peer, Report(message.request, {"tasks": rows, "cursor": cursor}))
 
 
-def _page(broker: "Broker", cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+def _page(engine: "Engine", cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
     """As many dead letters from a cursor on as a frame holds; raises ValueError for no cursor of ours."""
     while True:
-        rows, after = broker.engine.dead(cursor, limit)
+        rows, after = engine.dead(cursor, limit)
         if len(rows) <= 1 or len(pack(rows)) <= PAGE_BYTES_MAX:
             return rows, after
         limit = (len(rows) + 1) // 2

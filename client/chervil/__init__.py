@@ -11,6 +11,7 @@ def add(x, y):
 add.delay(2, 3).get()
 """
 
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from chervil import absent, exceptions, states
@@ -37,4 +38,4 @@ __all__ = [
 if not TYPE_CHECKING:  # type checkers are to flag what is not there
 
     def __getattr__(name: str) -> NoReturn:
-        raise absent.import_error(__name__, name, absent.PACKAGE)
+        raise absent.no_such_name(__name__, name, absent.PACKAGE, sys._getframe(1))

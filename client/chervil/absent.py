@@ -3,6 +3,9 @@
 A name leaves its table when the feature comes; tests hold that no table names what is there.
 """
 
+from importlib import _bootstrap
+from types import FrameType
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -68,7 +71,7 @@ SETTINGS = _words(
     "beat_sync_every broker_channel_error_retry broker_connection_max_retries broker_connection_retry "
     "broker_connection_retry_on_startup broker_failover_strategy broker_heartbeat "
     "broker_heartbeat_checkrate broker_login_method broker_native_delayed_delivery_queue_type "
-    "broker_read_url broker_transport broker_transport_options broker_use_ssl broker_write_url "
+    "broker_read_url broker_transport broker_transport_options broker_write_url "
     "cache_backend cache_backend_options control_exchange control_queue_expires control_queue_ttl "
     "database_engine_options database_short_lived_sessions database_table_names database_url enable_utc "
     "event_exchange event_queue_expires event_queue_prefix event_queue_ttl event_serializer "
@@ -103,18 +106,29 @@ def attribute_error(owner: object, name: str, absent: frozenset[str]) -> Attribu
     return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
 
 
-def import_error(module: str, name: str, absent: frozenset[str]) -> ImportError | AttributeError:
+def no_such_name(
+    module: str, name: str, absent: frozenset[str], caller: FrameType | None = None
+) -> ImportError | AttributeError:
     """What a module's `__getattr__` raises for a name that is not there.
 
-    For Celery's names that is an ImportError: of an AttributeError, `from chervil import group` would show
-    none of the words.
+    That is an AttributeError, as `hasattr` and all who look for a name in many modules rely on it. Of that
+    `from package import name` shows none of the words. But for a package the import system asks for the name
+    first: then it is an ImportError for Celery's names. `caller` is the frame that asks, for a package.
     """
     if name == "Celery":
-        return ImportError("the app is made by Chervil here: from chervil import Chervil", name=module)
-    if name in absent:
-        return ImportError(
+        words = "the app is made by Chervil here: from chervil import Chervil"
+    elif name in absent:
+        words = (
             f"{name} is Celery's, and is not in this release of Chervil; "
-            "docs/from-celery.md says what to do meanwhile",
-            name=module,
+            "docs/from-celery.md says what to do meanwhile"
         )
-    return AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+    else:
+        return AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
+    if caller is not None and _imports(caller):
+        return ImportError(words, name=module)
+    return AttributeError(words, name=name)
+
+
+def _imports(frame: FrameType) -> bool:
+    """Whether this is where the import system looks for the names of `from package import name`."""
+    return frame.f_code.co_name == "_handle_fromlist" and frame.f_globals is vars(_bootstrap)

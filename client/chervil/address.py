@@ -6,10 +6,13 @@ chervil+unix:///absolute/path             a Unix socket
 """
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
+
+from chervil.tls_files import TLSFiles, files_from
 
 DEFAULT_PORT = 2437
 DEFAULT_URL = f"chervil://127.0.0.1:{DEFAULT_PORT}"
@@ -103,33 +106,107 @@ class Found(NamedTuple):
     url: BrokerURL
     #: "flag --broker", "environment CHERVIL_BROKER_URL", "app", "running dev of this folder" or "default"
     source: str
+    #: Other addresses of it, in the order in which they are to be tried.
+    others: tuple[BrokerURL, ...] = ()
+    #: For those that speak TLS.
+    files: TLSFiles = TLSFiles()
+
+    @property
+    def urls(self) -> tuple[BrokerURL, ...]:
+        return (self.url, *self.others)
+
+    @property
+    def redacted(self) -> str:
+        """All addresses, for people."""
+        return " or ".join(url.redacted for url in self.urls)
 
 
-def find_broker(flag: str | None, app_url: str | None, cwd: Path) -> Found:
+class Addresses:
+    """Where a broker is to be found: the address that worked last comes first, until it fails."""
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        #: Whether the broker was ever reached, by any client that has these addresses.
+        self.reached = False
+        self._first = 0
+
+    @property
+    def first(self) -> BrokerURL:
+        return self.found.urls[self._first]
+
+    def in_order(self) -> tuple[BrokerURL, ...]:
+        urls, first = self.found.urls, self._first
+        return urls[first:] + urls[:first]
+
+    def failed(self, url: BrokerURL) -> None:
+        """It cannot be reached there: the next one is first. Several threads may find out the same."""
+        if url is self.first:
+            self._first = (self._first + 1) % len(self.found.urls)
+
+
+#: A broker's URL as settings have it: one, several with ";" between them, or a list of them.
+URLs = str | Sequence[str]
+
+
+def find_broker(
+    flag: str | None, app_urls: URLs | None, cwd: Path, app_files: TLSFiles | None = None
+) -> Found:
     """The broker to talk to: flag, environment, app, a `chervil dev` that runs in `cwd`, default.
 
-    Raises ValueError, naming the source, when the first that is given is no broker URL.
+    `app_files` is the app's setting `broker_use_ssl`. Raises ValueError for what is no URL, naming where it
+    came from.
     """
-    given = (
+    sources = (
         (flag, "flag --broker", "type -b {}"),
         (os.environ.get("CHERVIL_BROKER_URL"), "environment CHERVIL_BROKER_URL", "set CHERVIL_BROKER_URL={}"),
-        (app_url, "app", 'set broker_url = "{}"'),
+        (app_urls, "app", 'set broker_url = "{}"'),
     )
-    for text, source, correction in given:
-        if text:
-            try:
-                return Found(BrokerURL.parse(text, correction), source)
-            except ValueError as error:
-                raise ValueError(f"{error} (from {source})") from None
+    for urls, source, correction in sources:
+        if urls:
+            return found_at(urls, source, correction, app_files)
     dev = cwd.absolute() / DEV_SOCKET
     if _listens(dev):
         return Found(BrokerURL("chervil+unix", path=str(dev)), "running dev of this folder")
-    return Found(BrokerURL.parse(DEFAULT_URL), "default")
+    return found_at(DEFAULT_URL, "default", 'set broker_url = "{}"', app_files)
+
+
+def found_at(urls: URLs, source: str, correction: str, app_files: TLSFiles | None) -> Found:
+    """A broker whose addresses are known; `correction` is as in `BrokerURL.parse`. Raises ValueError."""
+    try:
+        url, *others = parse_urls(urls, correction)
+        if app_files is not None:
+            _check_encrypted((url, *others))
+    except ValueError as error:
+        raise ValueError(f"{error} (from {source})") from None
+    return Found(url, source, tuple(others), files_from(app_files))
+
+
+def parse_urls(urls: URLs, correction: str = 'set broker_url = "{}"') -> list[BrokerURL]:
+    """At least one; `correction` is as in `BrokerURL.parse`. Raises ValueError."""
+    texts = urls.split(";") if isinstance(urls, str) else [one for text in urls for one in text.split(";")]
+    parsed = [BrokerURL.parse(text, correction) for text in texts if text.strip()]
+    if not parsed:
+        raise ValueError(f"it names no broker; {correction.format(DEFAULT_URL)}")
+    return parsed
+
+
+def _check_encrypted(urls: Sequence[BrokerURL]) -> None:
+    """An app that says `broker_use_ssl` believes what it sends to be encrypted."""
+    for url in urls:
+        if url.scheme == "chervil":
+            encrypted = replace(url, scheme="chervils")
+            raise ValueError(
+                f"broker_use_ssl is set, and {url} is an address without TLS; write {encrypted}, or take "
+                "broker_use_ssl away"
+            )
 
 
 def _listens(path: Path) -> bool:
     """Whether someone accepts connections there: a dev that was killed leaves its socket file behind."""
-    if not path.is_socket():
+    try:
+        if not path.is_socket():
+            return False
+    except OSError:  # in a folder that is not ours to look into
         return False
     import socket
 

@@ -57,7 +57,7 @@ class BoundDecorator(Protocol):
 class Chervil:
     """An application: `app = Chervil("tasks")`.
 
-    main: what `__main__` is called in the names of its tasks. broker: a URL; see
+    main: what `__main__` is called in the names of its tasks. broker: a URL, or several; see
     `chervil.address.find_broker` for what holds without one. include: modules with tasks, imported by
     workers. Everything else is a setting (`chervil.conf.Settings`).
     """
@@ -65,7 +65,7 @@ class Chervil:
     def __init__(
         self,
         main: str | None = None,
-        broker: str | None = None,
+        broker: str | Sequence[str] | None = None,
         include: Iterable[str] = (),
         *,
         set_as_current: bool = True,
@@ -81,8 +81,9 @@ class Chervil:
         self.finalized = False
         self._tasks: dict[str, Task[..., Any]] = {}
         self._found: Found | None = None
-        #: The client of the broker whose URL `broker_url` is; at most one, but while that changes.
-        self._clients: dict[str | None, Client] = {}
+        #: The client of the broker that `broker_url` and `broker_use_ssl` name; at most one, but while they
+        #: change.
+        self._clients: dict[tuple[Any, Any], Client] = {}
         self._publisher: Publisher | None = None
         if set_as_current:
             self.set_current()
@@ -162,28 +163,28 @@ class Chervil:
 
     @property
     def client(self) -> "Client":
-        """The client of this app's broker; made at its first use, and anew when `broker_url` changes.
+        """The client of this app's broker; made at its first use, and anew when a setting names another.
 
         Raises OperationalError when the broker's URL, wherever it comes from, is none.
         """
-        url = self.conf.broker_url
-        made = self._clients.get(url)
-        return self._settle_on(url) if made is None else made
+        named = (self.conf.broker_url, self.conf.broker_use_ssl)
+        made = self._clients.get(named)
+        return self._settle_on(named) if made is None else made
 
-    def _settle_on(self, url: str | None) -> "Client":
-        """Makes the client of a URL, and closes those of others.
+    def _settle_on(self, named: tuple[Any, Any]) -> "Client":
+        """Makes the client of a broker, and closes those of others.
 
         Two threads may both make one, which has no connection yet; `setdefault` has them agree on the same.
         There is no lock: a fork while it was held would leave it held for ever in the new process.
         """
-        made = self._clients.setdefault(url, self._make_client(url))
-        for other in [other for other in list(self._clients) if other != url]:
+        made = self._clients.setdefault(named, self._make_client(*named))
+        for other in [other for other in list(self._clients) if other != named]:
             client = self._clients.pop(other, None)
             if client is not None:
                 client.close()
         return made
 
-    def _make_client(self, url: str | None) -> "Client":
+    def _make_client(self, urls: Any, files: Any) -> "Client":
         from pathlib import Path
 
         from chervil.address import find_broker
@@ -191,7 +192,7 @@ class Chervil:
         from chervil.exceptions import OperationalError
 
         try:
-            found = self._found or find_broker(None, url, Path.cwd())
+            found = self._found or find_broker(None, urls, Path.cwd(), files)
         except ValueError as error:
             raise OperationalError(str(error)) from None
         return Client(

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from chervil import conversation
 from chervil.conversation import L, Line, LineBroken, Lines, check_open
-from chervil.exceptions import OperationalError
+from chervil.exceptions import AccessRefused, OperationalError
 from chervil.exchange import Exchange, Request, parts
-from chervil.protocol import FINAL, RequestRefused, Stage, WireId, to_text
+from chervil.protocol import FINAL, Code, RequestRefused, Stage, WireId, to_text
 from chervil.protocol.messages import Ok, Report
 from chervil.protocol.messages import Status as StatusMessage
 
@@ -86,6 +86,14 @@ async def count(lines: Lines[L], where: str, requests: Callable[[Exchange], Iter
     return await _repeat(lines, where, ask)
 
 
+def refusal(error: RequestRefused, where: str) -> OperationalError:
+    """What to raise where the broker refused a request."""
+    if error.code == Code.FORBIDDEN:
+        # The broker's message names the role that is missing.
+        return AccessRefused(f"{where} does not allow this: {error.message}")
+    return OperationalError(f"the broker refused: {error}")
+
+
 async def _repeat(
     lines: Lines[L],
     where: str,
@@ -100,7 +108,7 @@ async def _repeat(
             answer = await ask(line, end)
         except RequestRefused as error:
             lines.give(line)
-            raise OperationalError(f"the broker refused: {error}") from None
+            raise refusal(error, where) from None
         except (LineBroken, TimeoutError) as error:
             lines.drop(line, error)
             if last or isinstance(error, TimeoutError):

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from chervil import asking
-from chervil.address import Found
+from chervil.address import Addresses, Found
 from chervil.asking import REQUEST_SECONDS
 from chervil.asking import Status as Status  # noqa: PLC0414  # what `query` and `wait` give
 from chervil.conversation import LineBroken, run
@@ -43,10 +43,11 @@ class Client:
     ) -> None:
         """`name` is what the broker's logs call this client; `pid@host` unless given."""
         self.found = found
-        self._where = f"the broker at {found.url.redacted}"
+        self._addresses = Addresses(found)
+        self._where = f"the broker at {found.redacted}"
         self._name = name
         self._connect_timeout = connect_timeout
-        self._lines = Pool(self._connect, pool_limit)
+        self._lines = Pool(self._addresses, self._connect, pool_limit)
 
     def publish(
         self,
@@ -90,6 +91,11 @@ class Client:
         """A task's life (protocol.md, HISTORY); its `stage` is UNKNOWN where the broker does not know it."""
         wire = to_wire(id_)
         return self._report(lambda exchange: exchange.history(wire))
+
+    def reach(self) -> None:
+        """Has the broker greet this client, unless a connection is kept that it has greeted before."""
+        line = run(self._lines.take_beside(None))
+        self._lines.give_beside(line)
 
     def stats(self) -> dict[str, Any]:
         """The broker's report on itself (protocol.md, REPORT)."""
@@ -179,7 +185,7 @@ class Client:
         if loops is None:
             from chervil.aio import AsyncClient, Loops
 
-            made = Loops(partial(AsyncClient, self.found, self._name, self._connect_timeout))
+            made = Loops(partial(AsyncClient, self._addresses, self._name, self._connect_timeout))
             # Two threads may both make one; this has them agree on the same without a lock.
             loops = vars(self).setdefault("_loops", made)
         return loops.client()
@@ -226,7 +232,7 @@ class Client:
         return run(asking.count(self._lines, self._where, requests))
 
     def _connect(self, end: float | None) -> Line:
-        return open_line(self.found, client_name(self._name), self._connect_timeout, end)
+        return open_line(self._addresses, client_name(self._name), self._connect_timeout, end)
 
 
 def client_name(given: str | None) -> str:

@@ -1,7 +1,7 @@
 """The settings: one table, from which attributes, checks and suggestions derive."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chervil import absent
@@ -10,6 +10,8 @@ from chervil.suggest import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from chervil.tls_files import TLSFiles
 
 _PRIORITY_MAX = 9
 _NAME_MAX = 255
@@ -25,8 +27,12 @@ class Settings:
     application's own, kept with one warning. A value that cannot be used raises ImproperlyConfigured.
     """
 
-    #: Where the broker listens; None: see `chervil.address.find_broker`.
-    broker_url: str | None = None
+    #: Where the broker listens: a URL, or several (a list, or a text with ";" between) that are tried in
+    #: order. None: see `chervil.address.find_broker`.
+    broker_url: str | Sequence[str] | None = None
+    #: PEM files for chervils:// URLs: a dict of ca_certs, certfile and keyfile, kept as TLSFiles. True: TLS
+    #: with the system's CAs. The environment's CHERVIL_TLS_* go before it.
+    broker_use_ssl: "TLSFiles | Mapping[str, Any] | bool | None" = None
     #: Modules to import for their tasks.
     include: tuple[str, ...] = ()
     #: The same; Celery has both.
@@ -163,15 +169,25 @@ def name(value: Any) -> str:
     return value
 
 
-def _url(value: Any) -> str | None:
+def _urls(value: Any) -> str | tuple[str, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, str):
-        raise TypeError(f"wants a URL such as chervil://127.0.0.1:2437, not {type(value).__name__}")
-    from chervil.address import BrokerURL
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        value = tuple(value)
+    elif not isinstance(value, str):
+        raise TypeError(
+            f"wants a URL such as chervil://127.0.0.1:2437, or a list of them, not {type(value).__name__}"
+        )
+    from chervil.address import parse_urls
 
-    BrokerURL.parse(value)
-    return value
+    parse_urls(value)
+    return value  # type: ignore[no-any-return]  # checked above
+
+
+def _use_ssl(value: Any) -> "TLSFiles | None":
+    from chervil.tls_files import read_setting
+
+    return read_setting(value)
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -258,7 +274,8 @@ def _timezone(value: Any) -> str:
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    "broker_url": _url,
+    "broker_url": _urls,
+    "broker_use_ssl": _use_ssl,
     "include": _names,
     "imports": _names,
     "task_default_queue": name,

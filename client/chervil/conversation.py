@@ -16,7 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from chervil.exceptions import OperationalError
 from chervil.exchange import WINDOW, Exchange, Reply, Request
-from chervil.protocol import Code, RequestRefused
+from chervil.protocol import Code, RemoteProtocolError, RequestRefused
+from chervil.tls_files import SPEAKS_TLS, TLSFailed, is_alert
 
 T = TypeVar("T")
 
@@ -29,16 +30,32 @@ _TRY_AGAIN = (None, "DONE", Code.SHUTDOWN, Code.SLOW, Code.TOO_MANY)
 
 
 class LineBroken(ConnectionError):
-    """The line is of no further use; `code` is the broker's reason where it gave one."""
+    """The line is of no further use; `code` is the broker's reason where it gave one.
 
-    def __init__(self, message: str, code: str | None = None) -> None:
+    `explained`: the message says what to do about it.
+    """
+
+    def __init__(self, message: str, code: str | None = None, *, explained: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.explained = explained
 
     @property
     def again(self) -> bool:
         """Whether another connection may do better."""
         return self.code in _TRY_AGAIN
+
+
+def lost(error: OSError) -> LineBroken:
+    """A line that the system, or TLS, has ended."""
+    return LineBroken(str(error), explained=isinstance(error, TLSFailed))
+
+
+def breached(error: RemoteProtocolError, data: bytes) -> LineBroken:
+    """A line on which the broker sent what may not come."""
+    if is_alert(data):
+        return LineBroken(SPEAKS_TLS, explained=True)
+    return LineBroken(f"the broker broke the protocol: {error}", error.code)
 
 
 class ClientClosed(OperationalError):

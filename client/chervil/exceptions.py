@@ -2,7 +2,7 @@
 
     ChervilError
       OperationalError         the broker cannot be reached, or does not do what it is asked
-        AccessRefused          it does not let us in
+        AccessRefused          it does not let us in, or not do this
       PublishRefused           the broker said no: not stored
       PublishUnconfirmed       the connection broke and stayed away: stored or not, nobody knows
       UnknownTask              the broker knows no such task id, or keeps its result no more
@@ -45,7 +45,10 @@ class OperationalError(ChervilError):
 
 
 class AccessRefused(OperationalError):
-    """The broker wants a token, or another one; trying again does not help."""
+    """The broker wants a token, or another one, or the user lacks a role or a vhost.
+
+    Trying again does not help: the message says what is missing.
+    """
 
 
 class PublishRefused(ChervilError):
@@ -243,7 +246,7 @@ class Retry(Exception):
 if not TYPE_CHECKING:  # type checkers are to flag what is not there
 
     def __getattr__(name: str) -> NoReturn:
-        raise absent.import_error(__name__, name, absent.EXCEPTIONS)
+        raise absent.no_such_name(__name__, name, absent.EXCEPTIONS)
 
 
 def _named(task_ids: Sequence[str]) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Hashable
 from time import monotonic
 
 from chervil import opening
-from chervil.address import BrokerURL, Found
-from chervil.conversation import LineBroken, check_open, run
+from chervil.address import Addresses, BrokerURL
+from chervil.conversation import breached, check_open, lost, run
 from chervil.exchange import Exchange, Reply
 from chervil.protocol import RemoteProtocolError
 from chervil.sockets import Socket, connect
+from chervil.tls_files import TLSFiles
 
 
 class Line:
@@ -44,7 +45,7 @@ class Line:
         except TimeoutError:
             raise
         except OSError as error:
-            raise LineBroken(str(error)) from error
+            raise lost(error) from error
         if received:
             self._feed(received)
 
@@ -59,7 +60,7 @@ class Line:
         except TimeoutError:
             raise
         except OSError as error:
-            raise LineBroken(str(error)) from error
+            raise lost(error) from error
         self._feed(data)
 
     def post(self, data: bytes) -> None:
@@ -93,20 +94,26 @@ class Line:
         try:
             self.exchange.receive(data)
         except RemoteProtocolError as error:
-            raise LineBroken(f"the broker broke the protocol: {error}", error.code) from error
+            raise breached(error, data) from error
 
 
-async def _connect(url: BrokerURL, limit: float) -> Line:
-    return Line(connect(url, limit))
+async def _connect(url: BrokerURL, files: TLSFiles, limit: float) -> Line:
+    return Line(connect(url, files, limit))
 
 
-def open_line(found: Found, name: str, timeout: float, end: float | None = None) -> Line:
+def open_line(addresses: Addresses, name: str, timeout: float, end: float | None = None) -> Line:
     """A line to a broker, connected and greeted within `timeout` seconds and before `end`; see `opening`."""
     limit = monotonic() + timeout
     if end is not None:
         limit = min(limit, end)
     return run(
         opening.open_line(
-            found, name, timeout, limit=limit, connect=_connect, close=lambda line: line.socket.close()
+            addresses,
+            name,
+            timeout,
+            limit=limit,
+            now=monotonic,
+            connect=_connect,
+            close=lambda line: line.socket.close(),
         )
     )

@@ -1,72 +1,126 @@
 """Opening a line: who we are, whether we may, and in words what is wrong where it fails."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from socket import gaierror
+from typing import Generic
 
-from chervil.address import DEFAULT_URL, DEV_SOCKET, BrokerURL, Found
+from chervil.address import DEFAULT_URL, DEV_SOCKET, Addresses, BrokerURL
 from chervil.conversation import L, Line, LineBroken
 from chervil.exceptions import AccessRefused, OperationalError
 from chervil.exchange import WELCOME
 from chervil.protocol import Code, RequestRefused
 from chervil.statedir import read_token
+from chervil.tls_files import TLSFailed, TLSFiles
 
-_AUTH = (Code.AUTH_REQUIRED, Code.AUTH_FAILED)
+#: It does not take the token, or the user is not to enter this vhost: no other address will do better.
+_REFUSED = (Code.AUTH_REQUIRED, Code.AUTH_FAILED, Code.FORBIDDEN)
+
+#: Makes a line to a URL, within a deadline.
+Connect = Callable[[BrokerURL, TLSFiles, float], Awaitable[L]]
 
 
 async def open_line(
-    found: Found,
+    addresses: Addresses,
     name: str,
     timeout: float,  # noqa: ASYNC109  # for the message; `limit` is what holds
     *,
     limit: float,
-    connect: Callable[[BrokerURL, float], Awaitable[L]],
+    now: Callable[[], float],
+    connect: Connect[L],
     close: Callable[[L], None],
 ) -> L:
     """A line to a broker, connected and greeted before the instant `limit`, `timeout` seconds from now.
 
-    `connect` makes one to a URL, within its deadline, and `close` ends one without a word. Raises
-    AccessRefused when the broker does not take the token, OperationalError for everything else; its
-    message names the URL, where that came from, and what to do.
+    Its addresses are tried in order; each gets an equal share of the time that is left. `connect` makes a
+    line and `close` ends one without a word. Raises AccessRefused when the broker does not let us in,
+    OperationalError for everything else; its message names the URL, where that came from, and what to do.
     """
-    url = found.url
-    where = f"the broker at {url.redacted} ({found.source})"
-    if url.scheme == "chervils":
-        raise OperationalError(f"cannot reach {where}: this version does not speak TLS; use chervil://")
+    found = addresses.found
+    opening = _Opening(found.files, name, connect, close)
+    urls = addresses.in_order()
+    if len(urls) == 1:
+        where = f"the broker at {urls[0].redacted} ({found.source})"
+        line = await opening.line(urls[0], where, timeout, limit)
+        addresses.reached = True
+        return line
+    failures = []
+    for tried, url in enumerate(urls):
+        start = now()
+        share = (limit - start) / (len(urls) - tried)
+        try:
+            line = await opening.line(url, url.redacted, share, start + share)
+        except AccessRefused:
+            raise
+        except OperationalError as error:
+            addresses.failed(url)
+            failures.append(str(error))
+        else:
+            addresses.reached = True
+            return line
+    raise OperationalError(f"no address of the broker ({found.source}) works: {'. '.join(failures)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening(Generic[L]):
+    """What the attempts at several addresses have in common."""
+
+    files: TLSFiles
+    name: str
+    connect: Connect[L]
+    close: Callable[[L], None]
+
+    async def line(self, url: BrokerURL, where: str, seconds: float, limit: float) -> L:
+        """A greeted line to one address, which messages call `where`, before `limit`, in `seconds`."""
+        token = _token(url, where)
+        try:
+            line = await self.connect(url, self.files, limit)
+        except TimeoutError:
+            raise OperationalError(f"cannot reach {where} within {seconds:.3g} s; is it there?") from None
+        except TLSFailed as error:
+            raise OperationalError(f"cannot reach {where}: {error}") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OperationalError(f"cannot reach {where}: {reason}; {_remedy(url, error)}") from None
+        try:
+            await _greet(line, self.name, token, url.vhost, limit)
+        except BaseException as error:
+            self.close(line)
+            said = self._said(error, url, where)
+            if said is None:
+                raise
+            raise said from None
+        return line
+
+    def _said(self, error: BaseException, url: BrokerURL, where: str) -> OperationalError | None:
+        """What is said of a greeting that came to nothing; None for what is no affair of the broker."""
+        if isinstance(error, RequestRefused):
+            if error.code in _REFUSED:
+                # The broker's message says where its token is, or what is not granted.
+                return AccessRefused(f"{where} does not let us in: {error.code}: {error.message}")
+            return OperationalError(f"{where} refused the connection: {error}")
+        if isinstance(error, TimeoutError):
+            return OperationalError(
+                f"{where} accepts connections and does not answer: is it a Chervil broker, and alive?"
+            )
+        if isinstance(error, LineBroken):
+            remedy = "" if error.explained else f"; {ending_before_greeting(url, self.files)}"
+            return OperationalError(f"cannot talk to {where}: {error}{remedy}")
+        return None
+
+
+def _token(url: BrokerURL, where: str) -> str | None:
+    # On a Unix socket the kernel says who we are.
+    if url.path is not None:
+        return url.token
     try:
-        # On a Unix socket the kernel says who we are.
-        token = url.token if url.path is not None else read_token(url)
-        line = await connect(url, limit)
-    except TimeoutError:
-        raise OperationalError(f"cannot reach {where} within {timeout:g} s; is it there?") from None
+        return read_token(url)
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.filename is not None and url.path is None:
-            raise OperationalError(
-                f"cannot read the token for {where}: {error.filename}: {reason}; see CHERVIL_TOKEN_FILE"
-            ) from None
-        raise OperationalError(f"cannot reach {where}: {reason}; {_remedy(url, error)}") from None
-    try:
-        await _greet(line, name, token, url.vhost, limit)
-    except RequestRefused as error:
-        close(line)
-        if error.code in _AUTH:
-            # The broker's message says where its token is.
-            raise AccessRefused(f"{where} does not let us in: {error.code}: {error.message}") from None
-        raise OperationalError(f"{where} refused the connection: {error}") from None
-    except TimeoutError:
-        close(line)
         raise OperationalError(
-            f"{where} accepts connections and does not answer: is it a Chervil broker, and alive?"
+            f"cannot read the token for {where}: {error.filename}: {error.strerror}; see CHERVIL_TOKEN_FILE"
         ) from None
-    except LineBroken as error:
-        close(line)
-        raise OperationalError(f"cannot talk to {where}: {error}; is it a Chervil broker?") from None
-    except BaseException:
-        close(line)
-        raise
-    return line
 
 
 def _remedy(url: BrokerURL, error: OSError) -> str:
@@ -83,6 +137,15 @@ def _remedy(url: BrokerURL, error: OSError) -> str:
     if Path(url.path).parts[-2:] == DEV_SOCKET.parts:
         return "start one in that folder: chervil -A MODULE dev"
     return f"start one: chervil broker --unix {quote(url.path)}"
+
+
+def ending_before_greeting(url: BrokerURL, files: TLSFiles) -> str:
+    """What to ask oneself when a connection ends before the greeting, and nothing says why."""
+    if url.scheme == "chervils" and files.cert is None:
+        return "if it asks for a client certificate, name one with CHERVIL_TLS_CERT and CHERVIL_TLS_KEY"
+    if url.scheme == "chervil":
+        return "is it a Chervil broker, and one without TLS (with TLS its URL begins with chervils://)?"
+    return "is it a Chervil broker?"
 
 
 async def _greet(line: Line, name: str, token: str | None, vhost: str | None, end: float) -> None:

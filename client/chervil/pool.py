@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from weakref import WeakSet
 
+from chervil.address import Addresses
 from chervil.conversation import jittered
 from chervil.exceptions import OperationalError
 from chervil.line import Line
@@ -23,13 +24,17 @@ class Pool:
 
     now = staticmethod(monotonic)
 
-    def __init__(self, connect: Callable[[float | None], Line], limit: int) -> None:
+    def __init__(self, addresses: Addresses, connect: Callable[[float | None], Line], limit: int) -> None:
+        """`connect` makes a line to one of the addresses."""
+        self._addresses = addresses
         self._connect = connect
         self._limit = limit
-        #: Whether a connection was ever made.
-        self.reached = False
         self._reset()
         _pools.add(self)
+
+    @property
+    def reached(self) -> bool:
+        return self._addresses.reached
 
     def _reset(self) -> None:
         # The lock itself is used where nobody is to be woken: a condition's `with` is a Python call.
@@ -70,9 +75,7 @@ class Pool:
             with self._lock:
                 line = self._idle.pop() if self._idle else None
             if line is None:
-                line = self._connect(end)
-                self.reached = True
-                return line
+                return self._connect(end)
             if line.fresh():
                 return line
             line.socket.close()

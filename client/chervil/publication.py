@@ -138,6 +138,8 @@ class Publication:
             return type(self._failure)(*self._failure.args)
         if refused:
             code, message = self.refused[refused[0]]
+            if code == Code.FORBIDDEN:
+                return AccessRefused(f"the broker does not allow this client to publish: {message}")
             return PublishRefused(refused_ids, code, message)
         return None
 

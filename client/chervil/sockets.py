@@ -1,4 +1,4 @@
-"""Blocking sockets with deadlines: TCP and Unix.
+"""Blocking sockets with deadlines: TCP, TLS and Unix.
 
 A deadline is a `time.monotonic()` value, or None for none; where it passes, the builtin TimeoutError is
 raised. Any OSError means that the connection is of no further use.
@@ -7,21 +7,35 @@ raised. Any OSError means that the connection is of no further use.
 import os
 import select
 import socket
+from contextlib import suppress
 from time import monotonic
+from typing import Protocol
 from weakref import finalize
 
 from chervil.address import BrokerURL
+from chervil.tls_files import TLSFiles
 
 #: What one read takes at most. Below the size from which the C library gets memory from the system for
 #: each buffer anew (measured: 2.2 us a read; 16.9 us with 256 KiB).
 RECEIVE_SIZE = 65_536
 
 
+class Stream(Protocol):
+    """What is connected and does not block: a socket, or TLS on one.
+
+    `recv` and `send` may raise BlockingIOError even where the descriptor is ready: TLS has its own traffic.
+    """
+
+    def fileno(self) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes | bytearray | memoryview, /) -> int: ...
+    def close(self) -> None: ...
+
+
 class Socket:
     """A connected socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+    def __init__(self, sock: Stream) -> None:
         self._sock = sock
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
@@ -47,22 +61,31 @@ class Socket:
         while view:
             readable, writable = _wait(self._either, end)
             if readable:
-                received += self._receive_now()
+                with suppress(BlockingIOError):
+                    received += self._receive_now()
             if writable:
-                sent = self._sock.send(view)
-                view = view[sent:]
+                with suppress(BlockingIOError):
+                    sent = self._sock.send(view)
+                    view = view[sent:]
         return bytes(received)
 
     def receive(self, end: float | None) -> bytes:
         """What comes next, at least a byte; raises ConnectionError at the end of the stream."""
-        _wait(self._readable, end)
-        return self._receive_now()
+        while True:
+            _wait(self._readable, end)
+            try:
+                return self._receive_now()
+            except BlockingIOError:
+                pass
 
     def pending(self) -> bytes:
         """What came unasked; raises ConnectionError at the end of the stream."""
         if not self._readable.poll(0):
             return b""
-        return self._receive_now()
+        try:
+            return self._receive_now()
+        except BlockingIOError:
+            return b""
 
     def _receive_now(self) -> bytes:
         data = self._sock.recv(RECEIVE_SIZE)
@@ -71,8 +94,8 @@ class Socket:
         return data
 
 
-def connect(url: BrokerURL, end: float) -> Socket:
-    """A socket to a broker. Raises OSError, TimeoutError at the deadline."""
+def connect(url: BrokerURL, files: TLSFiles, end: float) -> Socket:
+    """A socket to a broker. Raises OSError, TimeoutError at the deadline; TLSFailed where that is why."""
     if url.path is not None:
         sock = socket.socket(socket.AF_UNIX)
         try:
@@ -81,13 +104,34 @@ def connect(url: BrokerURL, end: float) -> Socket:
         except BaseException:
             sock.close()
             raise
+        sock.setblocking(False)
         return Socket(sock)
     assert url.host is not None
     assert url.port is not None
     sock = socket.create_connection((url.host, url.port), timeout=_remaining(end))
     # A request is one small frame and waits for its answer: nothing to be gained by holding it back.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Socket(sock)
+    sock.setblocking(False)
+    return Socket(_encrypted(sock, files, url.host, end) if url.scheme == "chervils" else sock)
+
+
+def _encrypted(sock: socket.socket, files: TLSFiles, host: str, end: float) -> Stream:
+    from chervil.tls import TLSSocket
+
+    try:
+        stream = TLSSocket(sock, files, host)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        poll = select.poll()
+        while (writes := stream.shake_hands()) is not None:
+            poll.register(stream, select.POLLOUT if writes else select.POLLIN)
+            _wait(poll, end)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 def _remaining(end: float) -> float:

@@ -20,6 +20,7 @@ CancelledError only, such as `asyncio.wait_for` of Python 3.11, leaves what it w
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from traceback import walk_tb
 from types import FrameType, coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -60,7 +61,7 @@ async def drive(seconds: float, running: Coroutine[Any, Any, Any]) -> Any:
 
 @coroutine
 def _steps(running: Coroutine[Any, Any, Any], alarm: "_Alarm") -> Generator[Any, Any, Any]:
-    """What `await running` does (PEP 380); a cancellation that the alarm asked for becomes its exception."""
+    """What `await running` does (PEP 380); what becomes of the alarm's cancellation is its exception."""
     resume: Callable[[Any], Any] = running.send
     value: Any = None
     while True:
@@ -74,12 +75,13 @@ def _steps(running: Coroutine[Any, Any, Any], alarm: "_Alarm") -> Generator[Any,
         except GeneratorExit:
             running.close()
             raise
-        except alarm.cancellation as error:
+        except BaseException as error:
             value = alarm.instead_of(error)
             resume = running.throw
-        except BaseException as error:
-            value = error
-            resume = running.throw
+        else:
+            if alarm.owed:  # what it awaits took the cancellation, and came to its end all the same
+                value = alarm.instead_of(None)
+                resume = running.throw
 
 
 class _Alarm:
@@ -89,12 +91,11 @@ class _Alarm:
         self._seconds = seconds
         self._task = task
         self._armed = False
-        self._cancelled = False
+        #: The task was cancelled, and that has not come back yet as `instead_of`.
+        self.owed = False
         #: What was raised in the task's code, and the hook that stood before it was: set together.
         self._raised: SoftTimeLimitExceeded | None = None
         self._hook: Callable[[sys.UnraisableHookArgs], Any] = sys.unraisablehook
-        #: What asyncio throws; known before the alarm is armed, as importing it takes other code.
-        self.cancellation: type[BaseException] = _cancellation() if task is not None else GeneratorExit
 
     def arm(self) -> None:
         signal.signal(signal.SIGALRM, self._ring)
@@ -108,14 +109,20 @@ class _Alarm:
         if sys.unraisablehook == self._dropped:
             sys.unraisablehook = self._hook
 
-    def instead_of(self, error: BaseException) -> BaseException:
-        """What to throw into the coroutine when its asyncio task has been cancelled."""
-        if not self._cancelled:
+    def instead_of(self, error: BaseException | None) -> BaseException | None:
+        """What to throw into the coroutine for what its `await` came to: an error, or None for an end.
+
+        What it awaits may answer the cancellation with an error of its own, or with none.
+        """
+        if not self.owed:
             return error
-        self._cancelled = False
+        self.owed = False
         assert self._task is not None
         self._task.uncancel()
-        return self._exception()
+        said = self._exception()
+        if isinstance(error, Exception):  # what is worth telling; a CancelledError is none
+            said.__context__ = error
+        return said
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if not self._armed:
@@ -127,7 +134,7 @@ class _Alarm:
         self._armed = False
         if ours is not None or self._task is None:
             self._raise()
-        self._cancelled = True
+        self.owed = True
         self._task.cancel()
         # As asyncio does at Ctrl-C: it may be waiting for sockets, and is to look at its tasks.
         self._task.get_loop().call_soon_threadsafe(_nothing)
@@ -140,10 +147,11 @@ class _Alarm:
 
     def _dropped(self, unraisable: "sys.UnraisableHookArgs") -> None:
         """Python has dropped an exception: ours is to be raised again, any other is told as ever."""
-        if self._raised is not None and unraisable.exc_value is self._raised:
+        dropped = unraisable.exc_value
+        if self._raised is not None and _came_of(dropped, self._raised):
             self._armed = True
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
-        else:
+        if dropped is None or dropped is not self._raised:
             self._hook(unraisable)
 
     def _exception(self) -> SoftTimeLimitExceeded:
@@ -161,10 +169,30 @@ def _nearest_of_ours(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
-def _cancellation() -> type[BaseException]:
-    from asyncio import CancelledError
+def _came_of(error: BaseException | None, ours: BaseException) -> bool:
+    """Whether an error is ours, or was raised where ours, or what came of it, was being handled.
 
-    return CancelledError
+    To have it as a context is not enough: that has also what is raised in a finalizer while the task handles
+    the limit. The frame that handles an exception is the outermost one that it has come through; it has to be
+    one that the next exception has come through too.
+    """
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        error = left.pop()
+        if error is ours:
+            return True
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+        left += [cause for cause in (error.__cause__, error.__context__) if _handler(cause) in frames]
+    return False
+
+
+def _handler(error: BaseException | None) -> FrameType | None:
+    """The frame that an exception has come to."""
+    return None if error is None or error.__traceback__ is None else error.__traceback__.tb_frame
 
 
 #: Where our frames lead into the task's code.

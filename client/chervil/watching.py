@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from chervil import conversation, exceptions
-from chervil.asking import REQUEST_SECONDS, Status, status_of
+from chervil.asking import REQUEST_SECONDS, Status, refusal, status_of
 from chervil.conversation import (
     PAUSE_FIRST,
     PAUSE_MOST,
@@ -78,7 +78,7 @@ class Watching(Generic[L]):
             try:
                 await self._once()
             except RequestRefused as error:
-                raise OperationalError(f"the broker refused: {error}") from None
+                raise refusal(error, self._where) from None
             except (AccessRefused, ClientClosed):
                 raise
             except TimeoutError as error:

@@ -16,6 +16,7 @@ from chervil.protocol.messages import (
     Started,
     Stats,
 )
+from chervil_broker.reports import BODY_MAX
 from tests.broker.talk import play, task
 
 
@@ -82,6 +83,44 @@ def test_history_of_a_task_without_error_and_of_an_unknown_one():
         assert [event["event"] for event in story["events"]] == ["published"]
         unknown = await ask(peer, History(3, "nobody knows"))
         assert unknown == {"id": "nobody knows", "stage": "UNKNOWN"}
+
+    play(scenario)
+
+
+async def told(peer, message):
+    report = await ask(peer, message)
+    return report["codec"], report["body"], report["body_bytes"]
+
+
+def test_history_tells_what_a_dead_letter_was_called_with():
+    async def scenario(house):
+        row = task()
+        worker = await house.worker(row)
+        worker.talker.send(Complete(1, [[row[0], 1, Outcome.REJECT]]))
+        assert await told(worker.talker, History(7, row[0])) == (row[6], row[7], len(row[7]))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_history_tells_how_long_arguments_are_that_are_too_long_to_show(more):
+    async def scenario(house):
+        peer = await house.guest()
+        body = b"x" * (BODY_MAX + more)
+        row = task(body=body)
+        peer.send(Publish(1, [row]))
+        await peer.expect(Confirm)
+        assert await told(peer, History(2, row[0])) == ("json", None if more else body, len(body))
+
+    play(scenario)
+
+
+def test_history_of_a_task_that_succeeded_has_no_arguments_any_more():
+    async def scenario(house):
+        row = task()
+        worker = await house.worker(row)
+        worker.talker.send(Complete(1, [[row[0], 1, Outcome.SUCCESS, "json", b"5"]]))
+        assert await told(worker.talker, History(7, row[0])) == (None, None, None)
 
     play(scenario)
 
@@ -175,6 +214,6 @@ def test_a_result_that_is_no_failure_is_no_error(monkeypatch):
         monkeypatch.setattr(
             house.broker.default.engine, "history", lambda id_: ({"name": "t", "stage": "FAILURE"}, handle)
         )
-        assert await ask(peer, History(1, "i")) == {"name": "t", "stage": "FAILURE", "error": None}
+        assert (await ask(peer, History(1, "i")))["error"] is None
 
     play(scenario)

@@ -1,5 +1,6 @@
 """Fixtures of the client's tests: a fake broker, an app that talks to it, and no trace of either after."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +9,15 @@ import pytest
 
 from chervil import Chervil, current
 from chervil.client import Client
+from chervil.tls_files import KEYS
 from tests.client.fakes import FakeBroker
+from tests.client.relay import Authority, Relay
 
 
 @pytest.fixture(autouse=True)
 def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No broker, token or app of the machine, or of another test, is found."""
-    for name in ("CHERVIL_BROKER_URL", "CHERVIL_TOKEN", "CHERVIL_TOKEN_FILE"):
+    for name in ("CHERVIL_BROKER_URL", "CHERVIL_TOKEN", "CHERVIL_TOKEN_FILE", *KEYS.values()):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
@@ -36,6 +39,25 @@ def client(broker: FakeBroker) -> Iterator[Client]:
     made = Client(broker.found)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def relayed(broker: FakeBroker) -> Iterator[Callable[..., Relay]]:
+    """Puts TLS before the broker: `relayed(context)`."""
+    relays: list[Relay] = []
+
+    def relay(context: ssl.SSLContext) -> Relay:
+        relays.append(Relay(broker.url, context))
+        return relays[-1]
+
+    yield relay
+    for each in relays:
+        each.close()
 
 
 @pytest.fixture

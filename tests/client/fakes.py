@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from chervil.address import BrokerURL, Found
+from chervil.address import Addresses, BrokerURL, Found
 from chervil.client import Status
 from chervil.protocol import Code, Connection, RemoteProtocolError, Side, Stage, State, to_text
 from chervil.protocol import messages as m
@@ -67,6 +67,10 @@ class FakeBroker:
     @property
     def found(self) -> Found:
         return Found(self.url, "app")
+
+    @property
+    def addresses(self) -> Addresses:
+        return Addresses(self.found)
 
     def _start(self, run: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=run, args=args, daemon=True)

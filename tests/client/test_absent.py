@@ -1,4 +1,9 @@
+import pydoc
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -37,14 +42,42 @@ def test_no_table_names_what_is_there(app, add):
         assert [name for name in names if hasattr(thing, name)] == []
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [("chervil", name) for name in sorted(absent.PACKAGE - {"Celery"})]
-    + [("chervil.exceptions", name) for name in sorted(absent.EXCEPTIONS)],
-)
-def test_imports_of_celerys_names_are_told_what_to_do_meanwhile(module, name):
+@pytest.mark.parametrize("name", sorted(absent.PACKAGE - {"Celery"}))
+def test_imports_of_celerys_names_are_told_what_to_do_meanwhile(name):
     with pytest.raises(ImportError, match=rf"^{name} is Celery's, and {SAID}; docs/from-celery\.md says"):
-        exec(f"from {module} import {name}")
+        exec(f"from chervil import {name}")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(chervil, "group"), (chervil, "signals"), (exceptions, "Ignore")], ids=str
+)
+def test_who_looks_for_a_name_of_celerys_finds_none_and_who_uses_it_is_told(module, name):
+    assert not hasattr(module, name)
+    assert getattr(module, name, None) is None
+    assert pydoc.locate(f"{module.__name__}.{name}") is None
+    with mock.patch(f"{module.__name__}.{name}", 1, create=True):
+        assert getattr(module, name) == 1
+    with pytest.raises(AttributeError, match=f"^{name} is Celery's, and {SAID}") as caught:
+        getattr(module, name)
+    assert caught.value.name == name
+
+
+def test_import_of_a_celery_exception_names_what_is_missing():
+    with pytest.raises(ImportError, match=r"cannot import name 'Ignore' from 'chervil\.exceptions'"):
+        exec("from chervil.exceptions import Ignore")
+
+
+def test_words_of_an_import_do_not_depend_on_what_was_imported_before():
+    """Until `importlib` is, its inner part has another name."""
+    here = Path(chervil.__file__).parents[1]
+    code = (
+        f"import sys; sys.path[:0] = {[str(here), *sys.path]!r}\n"
+        "try:\n    from chervil import group\nexcept ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("group is Celery's")
 
 
 def test_who_imports_celerys_app_is_told_its_name_here():

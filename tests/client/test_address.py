@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from chervil.address import DEFAULT_URL, BrokerURL, find_broker
+from chervil.address import DEFAULT_URL, Addresses, BrokerURL, Found, find_broker
+from chervil.tls_files import TLSFiles
 
 
 def test_host_port_token_and_vhost_are_read():
@@ -108,3 +109,100 @@ def test_a_running_dev_of_the_folder_is_found(tmp_path):
 
 def test_a_dev_path_too_long_for_a_socket_is_no_error(tmp_path: Path):
     assert find_broker(None, None, tmp_path / ("x" * 200)).source == "default"
+
+
+def test_a_folder_that_may_not_be_looked_into_has_no_dev(tmp_path, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert find_broker(None, None, tmp_path).source == "default"
+
+
+# Several addresses
+
+
+def texts(found):
+    return [str(url) for url in found.urls]
+
+
+TWO = ["chervil://a:1", "chervil://b:2"]
+
+
+@pytest.mark.parametrize("urls", [TWO, tuple(TWO), ";".join(TWO), " ; ".join([*TWO, ""]), [";".join(TWO)]])
+def test_a_list_or_a_text_with_semicolons_is_several_addresses(tmp_path, urls):
+    found = find_broker(None, urls, tmp_path)
+    assert texts(found) == TWO
+    assert found.redacted == "chervil://a:1 or chervil://b:2"
+
+
+def test_flag_and_environment_may_name_several_too(tmp_path, monkeypatch):
+    assert texts(find_broker(";".join(TWO), None, tmp_path)) == TWO
+    monkeypatch.setenv("CHERVIL_BROKER_URL", ";".join(TWO))
+    assert texts(find_broker(None, None, tmp_path)) == TWO
+
+
+def test_one_wrong_address_among_several_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"redis:// is not a Chervil broker.*\(from app\)"):
+        find_broker(None, ["chervil://a", "redis://b"], tmp_path)
+
+
+def test_a_list_without_an_address_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"names no broker; .*\(from flag --broker\)"):
+        find_broker(" ; ", None, tmp_path)
+
+
+def test_the_address_that_failed_gives_way_to_the_next():
+    one, two, three = (BrokerURL.parse(f"chervil://h:{port}") for port in (1, 2, 3))
+    addresses = Addresses(Found(one, "app", (two, three)))
+    addresses.failed(two)
+    assert addresses.first is one
+    addresses.failed(one)
+    addresses.failed(one)  # by another thread
+    assert addresses.in_order() == (two, three, one)
+    addresses.failed(two)
+    addresses.failed(three)
+    assert addresses.first is one
+
+
+def test_tokens_of_several_addresses_are_not_shown(tmp_path):
+    found = find_broker(None, ["chervil://geheim@a", "chervil://geh%40im@b"], tmp_path)
+    assert found.others[0].token == "geh@im"
+    assert "geheim" not in found.redacted + repr(found)
+    assert "geh" not in found.redacted + repr(found)
+
+
+# TLS
+
+
+def test_the_files_of_the_setting_come_along_and_the_environments_go_before(tmp_path, monkeypatch):
+    setting = TLSFiles("/app/ca")
+    assert find_broker(None, "chervils://h", tmp_path, setting).files == setting
+    assert find_broker("chervils://h", None, tmp_path, setting).files == setting
+    monkeypatch.setenv("CHERVIL_TLS_CA", "/env/ca")
+    assert find_broker(None, "chervils://h", tmp_path, setting).files == TLSFiles("/env/ca")
+    assert find_broker(None, "chervils://h", tmp_path).files == TLSFiles("/env/ca")
+
+
+@pytest.mark.parametrize(
+    ("flag", "urls", "told"),
+    [
+        (None, "chervil://geheim@h:5/v", r"write chervils://\*\*\*@h:5/v, .* \(from app\)"),
+        (None, ["chervils://h", "chervil://g"], "write chervils://g:2437"),
+        ("chervil://h", "chervils://h", r"\(from flag --broker\)"),
+        (None, None, "write chervils://127.0.0.1:2437"),
+    ],
+)
+def test_a_setting_for_tls_with_an_address_that_has_none_is_refused(tmp_path, flag, urls, told):
+    with pytest.raises(ValueError, match=told) as caught:
+        find_broker(flag, urls, tmp_path, TLSFiles())
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_setting_for_tls_leaves_unix_sockets_alone(tmp_path):
+    assert find_broker("chervil+unix:///b.sock", "chervils://h", tmp_path, TLSFiles()).url.path == "/b.sock"
+
+
+def test_files_in_the_environment_refuse_no_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHERVIL_TLS_CA", "/env/ca")
+    assert find_broker(None, "chervil://h", tmp_path).url.scheme == "chervil"

@@ -115,13 +115,45 @@ def test_a_new_url_is_a_new_client(app, broker):
     assert app.client.stats() == {"version": "0"}
 
 
+def test_several_addresses_are_tried_in_order(broker, tmp_path):
+    app = Chervil("x", broker=[f"chervil+unix://{tmp_path}/none", str(broker.url)])
+    assert app.client.stats() == {"version": "0"}
+    assert app.conf.broker_url == (f"chervil+unix://{tmp_path}/none", str(broker.url))
+    app.close()
+
+
+def test_the_files_of_the_settings_are_used_and_a_change_is_a_new_client(relayed, authority, broker):
+    relay = relayed(authority.server_context(asks=True))
+    app = Chervil("x", broker=str(relay.url), broker_use_ssl={"ca_certs": authority.files.ca})
+    with pytest.raises(OperationalError, match="client certificate"):
+        app.client.stats()
+    ca, cert, key = authority.with_certificate
+    app.conf.broker_use_ssl = {"ca_certs": ca, "certfile": cert, "keyfile": key}
+    assert app.client.stats() == {"version": "0"}
+    app.close()
+
+
+def test_the_environments_files_go_before_the_settings(relayed, authority, broker, monkeypatch):
+    relay = relayed(authority.server_context())
+    monkeypatch.setenv("CHERVIL_TLS_CA", authority.files.ca)
+    app = Chervil("x", broker=str(relay.url), broker_use_ssl={"ca_certs": "/nonexistent"})
+    assert app.client.stats() == {"version": "0"}
+    app.close()
+
+
+def test_tls_wanted_at_an_address_without_it_is_an_operational_error():
+    app = Chervil("x", broker="chervil://h", broker_use_ssl=True)
+    with pytest.raises(OperationalError, match=r"broker_use_ssl is set, .* write chervils://h:2437"):
+        _ = app.client
+
+
 def test_threads_that_ask_at_once_get_the_same_client(app, monkeypatch):
     together = threading.Barrier(4)
     make = app._make_client
 
-    def slowly(url):
+    def slowly(*named):
         together.wait(10)
-        return make(url)
+        return make(*named)
 
     monkeypatch.setattr(app, "_make_client", slowly)
     with ThreadPoolExecutor(4) as pool:
@@ -134,10 +166,10 @@ def test_a_fork_while_another_thread_makes_the_client_has_one_too(app, broker, m
     making, forked = threading.Event(), threading.Event()
     make = app._make_client
 
-    def slowly(url):
+    def slowly(*named):
         making.set()
         assert forked.wait(10)
-        return make(url)
+        return make(*named)
 
     monkeypatch.setattr(app, "_make_client", slowly)
     meanwhile(lambda: app.client)

@@ -2,7 +2,7 @@ import pytest
 
 from chervil import asking, exchange
 from chervil.asking import REQUEST_SECONDS, Status, status_of
-from chervil.exceptions import OperationalError
+from chervil.exceptions import AccessRefused, OperationalError
 from chervil.protocol import Code, Info, Stage
 from chervil.protocol import messages as m
 from tests.client.simulated import Cut, Simulation, answer
@@ -92,8 +92,15 @@ def test_an_answer_that_stays_away_is_waited_for_once(simulation):
 
 
 def test_a_refusal_is_an_operational_error_and_the_line_is_kept(simulation):
-    simulation.answer = lambda line, message: [m.Error(message.request, Code.FORBIDDEN, "not yours")]
-    with pytest.raises(OperationalError, match="the broker refused: FORBIDDEN: not yours"):
+    simulation.answer = lambda line, message: [m.Error(message.request, Code.BAD_STATE, "not now")]
+    with pytest.raises(OperationalError, match="the broker refused: BAD_STATE: not now"):
+        stats(simulation)
+    assert simulation.given == ["give"]
+
+
+def test_a_missing_role_is_told_apart_from_other_refusals(simulation):
+    simulation.answer = lambda line, message: [m.Error(message.request, Code.FORBIDDEN, "wants control")]
+    with pytest.raises(AccessRefused, match=r"does not allow this: wants control$"):
         stats(simulation)
     assert simulation.given == ["give"]
 

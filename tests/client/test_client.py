@@ -5,7 +5,7 @@ import pytest
 
 from chervil import asking, exchange, publication
 from chervil.client import Client
-from chervil.exceptions import OperationalError, PublishRefused, PublishUnconfirmed
+from chervil.exceptions import AccessRefused, OperationalError, PublishRefused, PublishUnconfirmed
 from chervil.protocol import Code, Stage, limits
 from chervil.protocol import messages as m
 from chervil.statedir import token_path, write_private
@@ -163,17 +163,27 @@ def test_rows_that_were_refused_before_the_connection_broke_are_named_too(client
 
 
 def test_a_refused_request_refuses_all_its_rows(client, broker):
-    def forbidden(peer, message):
-        peer.send(m.Error(message.request, Code.FORBIDDEN, "not yours"))
+    def refuse(peer, message):
+        peer.send(m.Error(message.request, Code.BAD_FIELD, "not so"))
         return True
 
-    broker.scripts[m.Publish] = forbidden
-    with pytest.raises(PublishRefused, match="FORBIDDEN") as caught:
+    broker.scripts[m.Publish] = refuse
+    with pytest.raises(PublishRefused, match="BAD_FIELD") as caught:
         client.publish([row("a"), row("b")])
     assert caught.value.task_ids == ["a", "b"]
     broker.scripts.clear()
     client.publish([row("c")])
     assert len(broker.hellos) == 1
+
+
+def test_who_may_not_publish_is_told_which_role_that_wants(client, broker):
+    def forbid(peer, message):
+        peer.send(m.Error(message.request, Code.FORBIDDEN, "PUBLISH wants the role publish"))
+        return True
+
+    broker.scripts[m.Publish] = forbid
+    with pytest.raises(AccessRefused, match="does not allow this client to publish: PUBLISH wants the role"):
+        client.publish([row("a"), row("b")])
 
 
 def test_a_row_that_cannot_be_sent_is_refused(client):

@@ -7,6 +7,7 @@ import pytest
 from chervil import Chervil
 from chervil.conf import _CHECKS, Settings
 from chervil.exceptions import ImproperlyConfigured
+from chervil.tls_files import TLSFiles
 
 
 def test_every_setting_has_a_default_and_a_check():
@@ -58,6 +59,13 @@ def test_a_warning_points_at_the_apps_line():
     [
         ("broker_url", "redis://h"),
         ("broker_url", 5),
+        ("broker_url", ["chervil://h", 5]),
+        ("broker_url", ["chervil://h", "redis://h"]),
+        ("broker_url", []),
+        ("broker_url", ";"),
+        ("broker_use_ssl", "required"),
+        ("broker_use_ssl", {"cert_reqs": 0}),
+        ("broker_use_ssl", {"ssl_ca_certs": "/ca"}),
         ("include", "tasks"),
         ("include", 5),
         ("task_default_queue", ""),
@@ -113,3 +121,18 @@ def test_changes_are_counted_and_are_no_setting():
 def test_the_repr_shows_no_url():
     conf = Settings(broker_url="chervil://geheim@h", include=["a"])
     assert repr(conf) == "Settings(include=('a',))"
+
+
+def test_several_addresses_are_kept_as_they_are_given():
+    conf = Settings(broker_url=["chervil://a", "chervil://b"])
+    assert conf.broker_url == ("chervil://a", "chervil://b")
+    conf.broker_url = "chervil://a;chervil://b"
+    assert conf.broker_url == "chervil://a;chervil://b"
+
+
+def test_files_for_tls_are_kept_as_files_and_survive_a_copy():
+    conf = Settings(broker_use_ssl={"ca_certs": "/ca"})
+    assert conf.broker_use_ssl == TLSFiles("/ca")
+    assert Settings(**conf).broker_use_ssl == TLSFiles("/ca")
+    conf.broker_use_ssl = False
+    assert conf.broker_use_ssl is None

@@ -21,7 +21,7 @@ def end():
 
 @pytest.fixture
 def line(broker):
-    made = open_line(broker.found, "me", TIMEOUT)
+    made = open_line(broker.addresses, "me", TIMEOUT)
     yield made
     made.close()
 
@@ -98,6 +98,7 @@ def test_a_broker_that_closes_in_the_middle_of_a_frame_breaks_the_line(line, bro
 
 def test_a_send_to_a_peer_that_is_gone_breaks_the_line():
     ours, peer = socket.socketpair()
+    ours.setblocking(False)
     peer.close()
     line = Line(Socket(ours))
     with pytest.raises(LineBroken, match="Broken pipe"):
@@ -107,6 +108,7 @@ def test_a_send_to_a_peer_that_is_gone_breaks_the_line():
 
 def test_a_send_that_gets_stuck_is_a_timeout_and_no_broken_line():
     ours, peer = socket.socketpair()
+    ours.setblocking(False)
     line = Line(Socket(ours))
     with pytest.raises(TimeoutError) as caught:
         run(line.send(b"x" * 10_000_000, monotonic() + 0.05))
@@ -173,6 +175,7 @@ def test_what_is_posted_arrives(line, broker):
 
 def test_what_cannot_be_posted_closes_the_line_without_an_error():
     ours, peer = socket.socketpair()
+    ours.setblocking(False)
     line = Line(Socket(ours))
     line.post(b"x" * 10_000_000)
     assert ours.fileno() == -1
@@ -180,13 +183,13 @@ def test_what_cannot_be_posted_closes_the_line_without_an_error():
 
 
 def test_close_says_goodbye(broker):
-    open_line(broker.found, "me", TIMEOUT).close()
+    open_line(broker.addresses, "me", TIMEOUT).close()
     broker.wait_for(lambda: broker.counts["Goodbye"] == 1)
     broker.wait_for(lambda: not broker.peers)
 
 
 def test_close_of_a_line_that_broke_is_quiet(broker):
-    line = open_line(broker.found, "me", TIMEOUT)
+    line = open_line(broker.addresses, "me", TIMEOUT)
     broker.cut_all()
     line.close()
     assert line.socket._sock.fileno() == -1

@@ -93,7 +93,7 @@ def end():
 
 @pytest.fixture
 def pool(broker):
-    made = Pool(lambda end: open_line(broker.found, "me", 5.0, end), 2)
+    made = Pool(broker.addresses, lambda end: open_line(broker.addresses, "me", 5.0, end), 2)
     yield made
     made.close()
 
@@ -135,7 +135,7 @@ def test_a_failed_connection_frees_its_place(broker):
     def fail(end):
         raise OperationalError("no")
 
-    pool = Pool(fail, 1)
+    pool = Pool(broker.addresses, fail, 1)
     for _ in range(3):
         with pytest.raises(OperationalError, match=r"^no$"):
             run(pool.take(end()))

@@ -55,6 +55,7 @@ def test_the_options():
 def test_the_defaults():
     assert dict(Settings()) == {
         "broker_url": None,
+        "broker_use_ssl": None,
         "include": (),
         "imports": (),
         "task_default_queue": "default",

@@ -6,12 +6,14 @@ import pytest
 
 from chervil.address import BrokerURL
 from chervil.sockets import RECEIVE_SIZE, Socket, connect
+from chervil.tls_files import TLSFiles
 
 
 @pytest.fixture
 def pair():
     """Our socket, and the peer's plain one."""
     ours, peer = socket.socketpair()
+    ours.setblocking(False)
     made = Socket(ours)
     yield made, peer
     made.close()
@@ -129,7 +131,9 @@ def test_a_socket_nobody_closed_is_closed_with_its_owner(pair):
 
 def test_tcp_is_connected_without_holding_back_small_frames():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        made = connect(BrokerURL("chervil", host="127.0.0.1", port=server.getsockname()[1]), later())
+        made = connect(
+            BrokerURL("chervil", host="127.0.0.1", port=server.getsockname()[1]), TLSFiles(), later()
+        )
         assert made._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert not made._sock.getblocking()
         made.close()
@@ -140,7 +144,7 @@ def test_unix_sockets_are_connected_by_path(tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        made = connect(BrokerURL("chervil+unix", path=str(path)), later())
+        made = connect(BrokerURL("chervil+unix", path=str(path)), TLSFiles(), later())
         made.send(b"hello", later())
         peer, _ = server.accept()
         assert peer.recv(10) == b"hello"
@@ -152,9 +156,9 @@ def test_nobody_there_is_an_error_at_once(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        connect(BrokerURL("chervil", host="127.0.0.1", port=port), later())
+        connect(BrokerURL("chervil", host="127.0.0.1", port=port), TLSFiles(), later())
     with pytest.raises(FileNotFoundError):
-        connect(BrokerURL("chervil+unix", path=str(tmp_path / "none")), later())
+        connect(BrokerURL("chervil+unix", path=str(tmp_path / "none")), TLSFiles(), later())
 
 
 @pytest.mark.parametrize(
@@ -162,4 +166,61 @@ def test_nobody_there_is_an_error_at_once(tmp_path):
 )
 def test_no_connection_is_tried_after_the_deadline(url):
     with pytest.raises(TimeoutError, match="the deadline has passed"):
-        connect(url, monotonic() - 1)
+        connect(url, TLSFiles(), monotonic() - 1)
+
+
+class Moody:
+    """A stream that has nothing for us at first though its descriptor is ready, as TLS may."""
+
+    def __init__(self, sock, times):
+        self.sock = sock
+        self.left = times
+        self.fileno, self.close = sock.fileno, sock.close
+
+    def recv(self, size):
+        self._balk()
+        return self.sock.recv(size)
+
+    def send(self, data):
+        self._balk()
+        return self.sock.send(data)
+
+    def _balk(self):
+        if self.left:
+            self.left -= 1
+            raise BlockingIOError
+
+
+@pytest.fixture
+def moody():
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    stream = Moody(ours, 0)
+    made = Socket(stream)
+    yield made, stream, peer
+    made.close()
+    peer.close()
+
+
+def test_a_read_that_brings_nothing_is_tried_again(moody):
+    ours, stream, peer = moody
+    peer.sendall(b"x")
+    stream.left = 3
+    assert ours.receive(later()) == b"x"
+
+
+def test_a_look_that_brings_nothing_found_nothing(moody):
+    ours, stream, peer = moody
+    peer.sendall(b"x")
+    stream.left = 1
+    assert ours.pending() == b""
+    assert ours.pending() == b"x"
+
+
+def test_a_write_that_is_not_possible_yet_is_tried_again(moody):
+    ours, stream, peer = moody
+    peer.sendall(b"meanwhile")
+    stream.left = 4  # the first attempt, then reads and writes
+    assert ours.send(b"x", later()) in (b"", b"meanwhile")
+    assert peer.recv(1) == b"x"
+    assert stream.left == 0

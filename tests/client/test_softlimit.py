@@ -17,47 +17,12 @@ from chervil.exceptions import SoftTimeLimitExceeded
 from chervil.execution import execute
 from chervil.protocol import Outcome
 from tests.client.deliveries import request_for
-
-SOON = 0.03
-#: No test waits for this: it is cut off long before.
-LONG = 30
+from tests.client.limited import LONG, SOON, limited, no_trace, spin, untraced  # noqa: F401  # fixtures
 
 
 @pytest.fixture
 def app():
     return Chervil("tests")
-
-
-@pytest.fixture(autouse=True)
-def no_trace():
-    """The process gets its signal back, and no timer is left running."""
-    before = signal.getsignal(signal.SIGALRM)
-    yield
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(autouse=True)
-def untraced():
-    """No coverage here: an alarm may go off in its tracer, and leave a lock of it taken for ever."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
-
-
-def limited(task, *args, limit=SOON):
-    begun = time.monotonic()
-    finished = execute(task, request_for(task, *args), limit)
-    assert time.monotonic() - begun < LONG / 2
-    return finished
-
-
-def spin(seconds):
-    """Python code that never waits."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
 
 
 @pytest.mark.parametrize("work", [time.sleep, spin], ids=["waits", "computes"])
@@ -149,6 +114,31 @@ def test_limit_that_python_drops_is_raised_again(app, place):
     assert sys.unraisablehook is hook
 
 
+@pytest.mark.parametrize("again", ["context", "cause", "twice"])
+def test_limit_that_another_error_stands_for_is_raised_again_when_python_drops_that(app, monkeypatch, again):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
+    def work():
+        try:
+            time.sleep(LONG)
+        except SoftTimeLimitExceeded as error:
+            if again != "twice":
+                raise KeyError(1) from (error if again == "cause" else None)
+            try:
+                raise ValueError(1)
+            except ValueError as other:
+                raise KeyError(1) from other
+
+    @app.task
+    def slow():
+        in_finalizer(work)
+        time.sleep(LONG)
+
+    assert isinstance(limited(slow).exception, SoftTimeLimitExceeded)
+    assert told == [KeyError], "it is an error of the task's all the same"
+
+
 def test_what_else_python_drops_is_told_as_always(app, monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
@@ -165,6 +155,32 @@ def test_what_else_python_drops_is_told_as_always(app, monkeypatch):
 
     assert limited(slow).value == "cleaned up"
     assert told == [KeyError, KeyError]
+
+
+def test_errors_that_are_each_others_cause_are_told_too(app, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
+    def circle():
+        try:
+            raise ValueError(1)
+        except ValueError as one:
+            try:
+                raise KeyError(1)
+            except KeyError as other:
+                one.__cause__ = other
+            raise TypeError(1)  # noqa: B904  # its context is one of the two
+
+    @app.task
+    def slow():
+        try:
+            time.sleep(LONG)
+        except SoftTimeLimitExceeded:
+            in_finalizer(circle)
+        return "cleaned up"
+
+    assert limited(slow).value == "cleaned up"
+    assert told == [TypeError]
 
 
 def test_hook_that_the_task_sets_stays(app, monkeypatch):
@@ -284,159 +300,6 @@ class pending:  # noqa: N801  # stands for a coroutine
 
     def close(self):
         pass
-
-
-def test_coroutine_gets_it_at_its_await(app):
-    @app.task
-    async def slow():
-        try:
-            await asyncio.sleep(LONG)
-        except SoftTimeLimitExceeded as error:
-            await asyncio.sleep(3 * SOON)
-            return str(error)
-
-    assert limited(slow).value == "the task has run for its soft time limit of 0.03 s"
-
-
-def test_coroutine_that_does_not_catch_it_fails_there(app):
-    @app.task
-    async def slow():
-        await asyncio.sleep(LONG)
-
-    finished = limited(slow)
-    assert isinstance(finished.exception, SoftTimeLimitExceeded)
-    assert "in slow" in finished.traceback
-
-
-def test_coroutine_that_computes_is_interrupted_where_it_is(app):
-    @app.task
-    async def slow():
-        await asyncio.sleep(0)
-        try:
-            spin(LONG)
-        except SoftTimeLimitExceeded:
-            await asyncio.sleep(0)
-            return "caught"
-
-    assert limited(slow).value == "caught"
-
-
-@pytest.mark.parametrize("how", ["gather", "timeout", "thread"])
-def test_coroutine_gets_it_whatever_it_awaits(app, how):
-    ended = []
-
-    async def nap():
-        try:
-            await asyncio.sleep(LONG)
-        finally:
-            ended.append(how)
-
-    waits = {
-        "gather": lambda: asyncio.gather(nap(), nap()),
-        "timeout": lambda: under_timeout(nap()),
-        "thread": lambda: asyncio.to_thread(time.sleep, 3 * SOON),
-    }
-
-    @app.task
-    async def slow():
-        try:
-            await waits[how]()
-        except SoftTimeLimitExceeded:
-            assert asyncio.current_task().cancelling() == 0
-            await asyncio.sleep(0)
-            return "caught"
-
-    async def under_timeout(work):
-        async with asyncio.timeout(LONG):
-            await work
-
-    assert limited(slow).value == "caught"
-    assert len(ended) == {"gather": 2, "thread": 0}.get(how, 1)
-
-
-def test_task_group_ends_what_it_holds_and_wraps_it_as_always(app):
-    ended = []
-
-    async def nap():
-        try:
-            await asyncio.sleep(LONG)
-        finally:
-            ended.append(True)
-
-    @app.task
-    async def slow():
-        async with asyncio.TaskGroup() as group:
-            await group.create_task(nap())
-
-    error = limited(slow).exception
-    assert isinstance(error, ExceptionGroup)
-    assert error.subgroup(SoftTimeLimitExceeded) is not None
-    assert ended == [True]
-
-
-def test_coroutine_within_its_limit_is_as_without(app):
-    async def numbers():
-        for number in range(3):
-            await asyncio.sleep(0)
-            yield number
-
-    @app.task
-    async def quick():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.sleep(LONG), 0.001)
-        return [number async for number in numbers()]
-
-    assert limited(quick, limit=LONG).value == [0, 1, 2]
-    assert limited(quick, limit=LONG).value == [0, 1, 2], "the loop is of further use"
-
-
-def test_cancellation_of_the_coroutines_own_stays_one(app):
-    @app.task
-    async def leave():
-        asyncio.current_task().cancel()
-        await asyncio.sleep(LONG)
-
-    assert isinstance(limited(leave, limit=LONG).exception, asyncio.CancelledError)
-
-
-def test_other_coroutines_code_is_not_where_it_is_raised(app):
-    spun = []
-
-    async def beside():
-        spin(3 * SOON)
-        spun.append(True)
-
-    @app.task
-    async def slow():
-        other = asyncio.create_task(beside())
-        try:
-            await asyncio.sleep(LONG)
-        except SoftTimeLimitExceeded:
-            await other
-            return "caught"
-
-    assert limited(slow).value == "caught"
-    assert spun == [True]
-
-
-def test_every_instant_of_the_alarm_suits_a_coroutine(app):
-    @app.task
-    async def about():
-        begun = time.perf_counter()
-        while time.perf_counter() < begun + 0.0005:  # noqa: ASYNC110  # many awaits are the point
-            await asyncio.sleep(0)
-        return "whole"
-
-    outcomes = set()
-    for step in range(400):
-        finished = limited(about, limit=0.0003 + step * 1e-6)
-        if finished.outcome is Outcome.SUCCESS:
-            assert finished.value == "whole"
-        else:
-            assert isinstance(finished.exception, SoftTimeLimitExceeded), finished.traceback
-        outcomes.add(finished.outcome)
-        spin(0.00005)
-    assert outcomes == {Outcome.SUCCESS, Outcome.FAILURE}
 
 
 def test_partial_functions_are_limited_too(app):

@@ -327,11 +327,11 @@ def test_a_timeout_of_nothing_asks_as_query_does_and_once(client, broker, monkey
 
 def test_a_refusal_is_an_operational_error(client, broker):
     def refuse(peer, message):
-        peer.send(m.Error(message.request, Code.FORBIDDEN, "not yours"))
+        peer.send(m.Error(message.request, Code.BAD_STATE, "not now"))
         return True
 
     broker.scripts[m.Watch] = refuse
-    with pytest.raises(OperationalError, match="the broker refused: FORBIDDEN: not yours"):
+    with pytest.raises(OperationalError, match="the broker refused: BAD_STATE: not now"):
         client.wait(["a"], 10)
     assert broker.counts["Watch"] == 1
 

@@ -11,7 +11,7 @@ from chervil.execution import Finished, execute
 from chervil.protocol import Outcome, RejectOption, RetryOption, RevokedOption, TaskOption, unpack_failure
 from chervil.request import Request
 from chervil.task import Task
-from chervil_worker import completion
+from chervil_worker import completion, packets
 from tests.worker.broker import ScriptedBroker, row, task_id
 from tests.worker.conftest import StartWorker, stop
 
@@ -214,3 +214,30 @@ def test_ignored_results_do_not_travel(start_worker: StartWorker, broker: Script
     broker.deliver(row(1, "proj.add", 1, 2, options={TaskOption.IGNORE_RESULT: True}))
     broker.until(lambda: broker.rows)
     assert broker.rows[0][2:5] == [Outcome.SUCCESS, None, None]
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_answer_is_read_as_it_was_written(outcome: Outcome):
+    parts = [outcome, "json", b"1", {1: 2}]
+    assert completion.read(packets.pack(parts)) == parts
+    assert completion.read(packets.pack([outcome, None, None, None])) == [outcome, None, None, None]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        5, None, [], "abcd", {1: 1, 2: 2, 3: 3, 4: 4}, [1, None, None], [1, None, None, None, None],
+        [99, None, None, None], [[], None, None, None], [True, None, None, None], [1.0, None, None, None],
+        [1, b"json", None, None], [1, None, "text", None], [1, None, None, []],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_answer_is_not_read_as_one(value: Any):
+    assert completion.read(packets.pack(value)) is None
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xc1", b"\x94\x01", b"a line of a log\n", b"\x81\x90\x01"], ids=repr
+)
+def test_what_is_no_msgpack_is_no_answer(payload: bytes):
+    assert completion.read(payload) is None

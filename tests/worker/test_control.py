@@ -10,8 +10,10 @@ from chervil_worker import control, packets
     [
         control.Spawn(3),
         control.Stop(),
-        control.Manifest("app", None, "default", ["a", "b"], {"a": [1000, True, False]}),
-        control.Manifest("app", "chervil://h:1", "q", [f"module.task_{n}" for n in range(60_000)], {}),
+        control.Manifest("app", None, None, "default", ["a", "b"], {"a": [1000, True, False]}),
+        control.Manifest(
+            "app", ["chervil://h:1"], ["ca", None, None], "q", [f"module.task_{n}" for n in range(60_000)], {}
+        ),
         control.Failed(2),
         control.Born(0, 123),
         control.Exited(0, 123, 9),

@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from chervil.protocol import Outcome, TaskOption
+from chervil_worker.endings import Why
 from chervil_worker.machine import Kill
 from chervil_worker.terms import Terms
 from tests.worker.broker import task_id
@@ -150,9 +151,9 @@ def test_task_whose_answer_has_come_in_part_is_not_killed_for_its_limit(signalle
     if signalled:
         drive.cancel(1, signal.SIGTERM)
     drive.tick(LATER)
-    drive.machine.answering(0, number + 1)
+    assert not drive.machine.answering(0, number + 1)
     assert drive.machine.next_look is not None, "that was another's"
-    drive.machine.answering(0, number)
+    assert drive.machine.answering(0, number)
     assert drive.machine.next_look is None
     drive.machine.looks.add(0)
     drive.tick(100 * SECOND)
@@ -166,13 +167,92 @@ def test_task_whose_answer_has_come_in_part_is_not_killed_for_its_limit(signalle
 
 def test_part_of_an_answer_from_an_idle_child_is_passed_over():
     drive = connected()
-    drive.machine.answering(0, 7)
+    assert not drive.machine.answering(0, 7)
     drive.deliver(1)
     drive.begin()
     assert outcomes(drive.finish()) == {1: Outcome.SUCCESS}
 
 
+def test_task_whose_answer_has_come_in_part_is_not_killed_as_it_is_called_off():
+    drive = connected()
+    drive.deliver(1)
+    number = drive.begin().number
+    drive.tick(LATER)
+    assert drive.machine.answering(0, number)
+    drive.cancel(1, signal.SIGTERM)
+    assert drive.kills == []
+    assert outcomes(drive.finish()) == {1: Outcome.SUCCESS}
+
+
+def test_part_that_looks_like_the_answer_of_a_task_that_was_not_begun_says_nothing_of_the_next_one():
+    drive = connected(terms={"slow": Terms(hard_ms=1000)})
+    drive.deliver(1, name="slow")
+    assert drive.machine.answering(0, drive.children[0].unread[0].number)
+    drive.machine.looks.add(0)
+    drive.tick(1)
+    drive.begin()
+    drive.tick(LATER)
+    drive.tick(SECOND)
+    assert drive.kills == [Kill(0, signal.SIGKILL)]
+
+
 # Deaths
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(signal.SIGSEGV, Outcome.LOST), (3 << 8, Outcome.LOST), (15, Outcome.RELEASE)]
+)
+def test_later_task_is_charged_for_its_own_crash_though_an_earlier_one_survived_a_signal(
+    status: int, outcome: Outcome
+):
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.tick(LATER)
+    drive.cancel(1, signal.SIGTERM)
+    drive.finish()
+    drive.deliver(2)
+    drive.begin()
+    assert outcomes(drive.die(status=status)) == {2: outcome}
+
+
+def test_kill_is_not_forgotten_when_answers_come_before_it():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    drive.tick(LATER)
+    drive.cancel(1, signal.SIGKILL)
+    drive.finish()
+    for number in (2, 3):
+        drive.deliver(number)
+        drive.begin()
+        if number == 2:
+            drive.finish()
+    assert outcomes(drive.die()) == {3: Outcome.RELEASE}
+
+
+def test_child_that_is_condemned_loses_its_task_for_that_reason():
+    drive = connected()
+    drive.deliver(1)
+    drive.begin()
+    for _ in range(2):
+        drive.machine.condemned(0, Why.NO_ANSWER, drive.now)
+    drive.turn()
+    assert drive.kills == [Kill(0, signal.SIGKILL)]
+    (completion,) = completions(drive.die())
+    assert completion[2] == Outcome.LOST
+    assert completion[4] == (
+        b"SIGKILL (pid 77), from the worker: it had sent what is no answer, on attempt 1"
+    )
+
+
+def test_idle_child_that_is_condemned_dies_without_a_word_more():
+    drive = connected()
+    drive.machine.condemned(0, Why.NO_ANSWER, drive.now)
+    drive.turn()
+    assert drive.kills == [Kill(0, signal.SIGKILL)]
+    drive.die()
+    assert [line for line in drive.said if "died" in line] == []
 
 
 def test_death_loses_the_task_that_ran_and_the_rest_is_sent_to_the_next_child():

@@ -40,10 +40,13 @@ def test_foreign_broker_url_is_a_usage_error(start_worker: StartWorker):
     assert "type -b chervil://127.0.0.1:2437" in worker.said()
 
 
-def test_tls_is_refused_as_long_as_there_is_none(start_worker: StartWorker):
-    worker = start_worker(url="chervils://localhost")
+def test_tls_wanted_by_the_app_at_an_address_without_it_is_a_usage_error(
+    start_worker: StartWorker, proj: Path
+):
+    (proj / "secure.py").write_text("from proj import app\napp.conf.broker_use_ssl = True\n")
+    worker = start_worker(url="chervil://localhost", module="secure")
     assert worker.wait() == 2
-    assert "TLS" in worker.said()
+    assert "write chervils://localhost:2437" in worker.said()
 
 
 def test_unreadable_token_file_ends_the_worker(

@@ -46,7 +46,7 @@ from chervil_worker.options import WorkerOptions
 descriptor, link, app, include, nursery.STOP_SECONDS = sys.argv[1:5] + [float(sys.argv[5])]
 log.set_up("text", 30)
 options = WorkerOptions(concurrency=1, hostname="me@here", include=tuple(include.split()))
-common = Common(app=app, workdir=pathlib.Path.cwd(), broker="chervil://127.0.0.1:1")
+common = Common(app=app, workdir=pathlib.Path.cwd(), broker="chervils://127.0.0.1:1")
 sys.exit(nursery._run(options, common, socket.socket(fileno=int(descriptor)), int(link)))
 """
 
@@ -131,7 +131,8 @@ Start = Callable[..., Alone]
 def test_manifest_says_what_the_link_must_know_of_the_app(start: Start, proj: Path):
     (proj / "shop.py").write_text(
         "from chervil import Chervil\n"
-        "app = Chervil('shop', broker='chervil://h:1', task_default_queue='mail')\n"
+        "app = Chervil('shop', broker=['chervils://h:1', 'chervils://h:2'], task_default_queue='mail')\n"
+        "app.conf.broker_use_ssl = {'ca_certs': '/ca'}\n"
         "@app.task\n"
         "def sell(): pass\n"
         "@app.task(time_limit=2.5, acks_late=False, reject_on_worker_lost=False)\n"
@@ -142,7 +143,7 @@ def test_manifest_says_what_the_link_must_know_of_the_app(start: Start, proj: Pa
     (proj / "more.py").write_text("from shop import app\n@app.task\ndef extra(): pass\n")
     manifest = start(app="shop", include="more").hear()
     assert isinstance(manifest, control.Manifest)
-    assert manifest[:3] == ("shop", "chervil://h:1", "mail")
+    assert manifest[:4] == ("shop", ["chervils://h:1", "chervils://h:2"], ["/ca", None, None], "mail")
     assert {"shop.sell", "more.extra"} <= set(manifest.tasks)
     assert {name: Terms(*each) for name, each in manifest.terms.items()} == {
         "shop.careful": Terms(2500, None, early=True, fail_on_lost=True),

@@ -49,6 +49,26 @@ def test_large_payloads_pass_where_there_is_no_memfd(ends: Pair, monkeypatch: py
     assert packets.receive(ends[1]) == Packet(1, payload)
 
 
+def test_plain_packets_are_read_as_they_come_and_say_what_they_lack(ends: Pair):
+    ours, theirs = ends
+    ours.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        packets.receive_plain(ours)
+    packets.send(theirs, 7, b"payload")
+    assert packets.receive_plain(ours) == (7, b"payload")
+    theirs.send(b"1234567")
+    with pytest.raises(ValueError, match="without a number"):
+        packets.receive_plain(ours)
+    theirs.send(b"")
+    with pytest.raises(EOFError):
+        packets.receive_plain(ours)
+    packets.send(ours, 8, b"unread")
+    theirs.close()
+    for _ in range(2):
+        with pytest.raises(EOFError):
+            packets.receive_plain(ours)
+
+
 @pytest.mark.parametrize("size", [3, INLINE_MAX + 1])
 def test_descriptors_pass_beside_the_payload(ends: Pair, size: int):
     read, write = os.pipe()

@@ -24,6 +24,7 @@ from chervil.protocol.messages import (
     Welcome,
 )
 from chervil.protocol.rows import DeliveryRow
+from chervil.tls_files import TLSFiles
 from chervil_worker import session
 from chervil_worker.session import Session
 from tests.worker.broker import DEADLINE, ScriptedBroker, row
@@ -92,6 +93,7 @@ class Place:
 
     def __init__(self, path: str) -> None:
         self.url = BrokerURL.parse(f"chervil+unix://{path}")
+        self.files = TLSFiles()
         self.owner = Owner()
         self._peers: asyncio.Queue[Peer] = asyncio.Queue()
         self._all: list[Peer] = []
@@ -105,7 +107,7 @@ class Place:
             return await self._peers.get()
 
     def connect(self) -> "asyncio.Task[tuple[Session, Welcome]]":
-        return asyncio.create_task(session.connect(self.owner, self.url, "me@here"))
+        return asyncio.create_task(session.connect(self.owner, self.url, self.files, "me@here"))
 
     async def greeted(self, heartbeat_ms: int = CALM_MS) -> tuple[Session, Peer]:
         """A session that the broker has welcomed."""
@@ -196,7 +198,9 @@ def test_greets_with_name_version_and_token(play: Play, monkeypatch: pytest.Monk
 def test_session_to_take_up_is_named_in_the_greeting(play: Play):
     async def story(place: Place) -> None:
         resume = [b"s" * 16, b"x" * 32]
-        connecting = asyncio.create_task(session.connect(place.owner, place.url, "me@here", resume))
+        connecting = asyncio.create_task(
+            session.connect(place.owner, place.url, place.files, "me@here", resume)
+        )
         peer = await place.peer()
         hello = await peer.hear()
         assert isinstance(hello, Hello)

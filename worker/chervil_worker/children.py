@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from chervil.protocol import to_text
 from chervil.protocol.limits import BODY_DEFAULT, FRAME_MAX
-from chervil_worker import child, control, lifeline, log, packets
+from chervil_worker import child, completion, control, lifeline, log, packets
+from chervil_worker.endings import Why
 from chervil_worker.machine import Machine
 
 #: Seconds until that is tried again for which no descriptor was left: to send a task, to make a child.
@@ -35,23 +36,41 @@ ASKED_MAX = 64
 class _Ends:
     """Both ends of a child's socket."""
 
-    __slots__ = ("ours", "parts", "said_ready", "size", "theirs")
+    __slots__ = ("condemned", "number", "ours", "parts", "said_ready", "size", "stranger", "theirs")
 
     def __init__(self) -> None:
         self.ours, self.theirs = packets.pair()
         self.ours.setblocking(False)
         #: The child is ready, and the nursery has not told its process id yet.
         self.said_ready = False
-        #: What has come of an answer that goes on, and its bytes.
+        #: The child has said what it cannot have meant, and is as good as dead.
+        self.condemned = False
+        #: The packet whose answer goes on; what has come of that, and the bytes that came. Over ANSWER_MAX
+        #: nothing is kept.
+        self.number = 0
         self.parts: list[bytes] = []
         self.size = 0
+        #: The number of the last part that was passed over, as nothing of that number runs.
+        self.stranger: int | None = None
 
-    def whole(self, payload: bytes) -> bytes:
-        """An answer with its last part, after those that came before."""
-        if not self.parts:
+    def keep(self, number: int, payload: bytes) -> bool:
+        """Keeps a part of the answer to a packet; False when that is larger than any."""
+        if number != self.number:
+            self.number, self.parts, self.size = number, [], 0
+        self.size += len(payload)
+        if self.size > ANSWER_MAX:
+            self.parts = []
+            return False
+        self.parts.append(payload)
+        return True
+
+    def whole(self, number: int, payload: bytes) -> bytes:
+        """The answer to a packet with its last part, after those before; empty if it was too large."""
+        if number != self.number:
             return payload
-        parts, self.parts, self.size = [*self.parts, payload], [], 0
-        return b"".join(parts)
+        parts, size = [*self.parts, payload], self.size
+        self.number, self.parts, self.size = 0, [], 0
+        return b"".join(parts) if size <= ANSWER_MAX else b""
 
     def close(self) -> None:
         self.ours.close()
@@ -206,7 +225,9 @@ class Children:
         The nursery may have waited for the child a moment ago and not told yet. Its number is not another's
         then: the system counts on and does not give a number out again so soon.
         """
-        pid = self._pids[index]
+        pid = self._pids.get(index)
+        if pid is None:  # what it had sent was read when it was dead
+            return
         if number == signal.SIGKILL:
             lifeline.kill_group(pid)
         else:
@@ -240,40 +261,68 @@ class Children:
     def _read_all(self, index: int, ends: _Ends) -> None:
         """Takes in what the child has answered: at most all that it was sent, its READY, and READS_MAX."""
         now = time.monotonic_ns()
-        answered = self._machine.answered
+        machine = self._machine
         for _ in range(READS_MAX):
             try:
-                packet = packets.receive(ends.ours)
+                number, payload = packets.receive_plain(ends.ours)
             except BlockingIOError:
                 return
-            if packet is None:
-                assert self._closing, "until `bury` both ends are open here, so there is no end of file"
-                self._forget(index)
-                self._machine.exited(index, self._pids.get(index, 0), None, (), now)
-                return
-            number, payload, _ = packet
-            assert payload is not None, "children send no files"
-            if number & packets.MORE:
-                self._keep_part(index, ends, payload)
-                self._machine.answering(index, number ^ packets.MORE)
+            except EOFError:
+                if self._closing:
+                    self._forget(index)
+                    machine.exited(index, self._pids.get(index, 0), None, (), now)
+                    return
+                # Until `bury` both ends are open here, so it was a packet without a byte.
+                self._condemn(index, ends, Why.NO_ANSWER, now)
                 continue
-            if number == child.READY:
+            except ValueError:
+                self._condemn(index, ends, Why.NO_ANSWER, now)
+                continue
+            if number & packets.MORE:
+                self._take_part(index, ends, number ^ packets.MORE, payload, now)
+                continue
+            if number == child.READY and not ends.said_ready:
                 # A child that is sent a task can be sent a signal: its process id must be known.
                 ends.said_ready = True
                 if index in self._pids:
-                    self._machine.ready(index)
+                    machine.ready(index)
                 continue
-            if not answered(index, number, packets.unpack(ends.whole(payload)), now):
+            if number == ends.stranger and not machine.answering(index, number):
+                continue
+            parts = completion.read(ends.whole(number, payload))
+            if parts is None:
+                self._condemn(index, ends, Why.NO_ANSWER, now)
+            elif not machine.answered(index, number, parts, now):
                 return  # it was sent nothing else, so it has nothing else to say
 
-    def _keep_part(self, index: int, ends: _Ends, payload: bytes) -> None:
-        """Part of an answer has come. A child whose answer has no end is killed."""
-        ends.size += len(payload)
-        if ends.size <= ANSWER_MAX:
-            ends.parts.append(payload)
-        elif (pid := self._pids.get(index)) is not None:
-            log.worker.error("child %d answers more than %d bytes and is killed", pid, ANSWER_MAX)
-            lifeline.kill_group(pid)
+    def _take_part(self, index: int, ends: _Ends, number: int, payload: bytes, now: int) -> None:
+        """Part of an answer has come, or something that looks like it."""
+        if not self._machine.answering(index, number):
+            if ends.stranger is None:
+                log.worker.error(
+                    "a part of an answer that was not asked for is ignored, and so are others that this "
+                    "child sends (slot %d, packet %d)", index, number,
+                )  # fmt: skip
+            ends.stranger = number
+        elif not ends.keep(number, payload):
+            self._condemn(index, ends, Why.NO_END, now)
+
+    def _condemn(self, index: int, ends: _Ends, why: Why, now: int) -> None:
+        """Has a child killed for what it sent, unless it is dead already."""
+        if ends.condemned:
+            return
+        ends.condemned = True
+        if why is Why.NO_END:
+            what = f"answers more than {ANSWER_MAX} bytes"
+        else:
+            what = "sends what is no answer (does a task write to a file or socket that it has closed?)"
+        pid = self._pids.get(index)
+        if pid is None:
+            log.worker.error("the child of slot %d, which has died, %s", index, what)
+            return
+        log.worker.error("child %d %s and is killed", pid, what)
+        self._machine.condemned(index, why, now)
+        self._changed()
 
     def _look(self, index: int) -> None:
         """Takes back what the child has not begun, and takes in what it has answered."""

@@ -19,12 +19,37 @@ from chervil.protocol.rows import DeliveryRow
 from chervil.request import Request
 from chervil.retry import retry_options
 from chervil.serialization import encode
+from chervil_worker import packets
 
 if TYPE_CHECKING:
     from chervil.task import Task
 
 #: [outcome, codec?, body?, options?]: a completion row without id and lease, which the link knows.
 Parts = list[Any]
+
+_OUTCOMES = frozenset(int(outcome) for outcome in Outcome)
+
+
+def read(payload: bytes) -> Parts | None:
+    """The parts in a child's answer; None where it is none.
+
+    User code that writes to a descriptor that it has closed before may write here.
+    """
+    try:
+        parts = packets.unpack(payload)
+        outcome, codec, body, options = parts
+    except Exception:  # msgpack has many, and what is no list has others
+        return None
+    if (
+        type(parts) is list
+        and type(outcome) is int
+        and outcome in _OUTCOMES
+        and (codec is None or type(codec) is str)
+        and (body is None or type(body) is bytes)
+        and (options is None or type(options) is dict)
+    ):
+        return parts
+    return None
 
 
 def not_sent(row: DeliveryRow, error: BaseException) -> Parts:

@@ -26,8 +26,10 @@ class Manifest(NamedTuple):
 
     #: The app's name, for people.
     app: str
-    #: The broker that the app itself names, if any.
-    broker_url: str | None
+    #: The broker that the app itself names, if any: its setting `broker_url`.
+    broker_urls: str | list[str] | None
+    #: Its setting `broker_use_ssl`, if any: the fields of `chervil.tls_files.TLSFiles`.
+    broker_files: list[str | None] | None
     default_queue: str
     tasks: list[str]
     #: Those whose terms are not the plain ones, by name: the fields of `terms.Terms`.

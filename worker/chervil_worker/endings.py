@@ -23,6 +23,8 @@ class Why(Enum):
     REVOKED = "revoked"
     TIME_LIMIT = "time limit"
     STOPPED = "stopped"
+    NO_ANSWER = "it had sent what is no answer"
+    NO_END = "its answer did not end"
 
 
 class Mark(NamedTuple):
@@ -34,42 +36,62 @@ class Mark(NamedTuple):
     number: int
 
 
-def revoked(task: Task, number: int | None = None) -> Parts:
-    """Called off: before a child began it, or by signal `number` while it ran."""
-    message = "called off before it began" if number is None else f"terminated by {name_of(number)}"
+#: Signals for which the child itself has given the reason.
+_ITS_OWN_FAULT = (Why.NO_ANSWER, Why.NO_END)
+
+
+def revoked(task: Task, message: str = "called off before it began") -> Parts:
+    """Called off: before a child began it, or while it ran, as the message says then."""
     return Outcome.REVOKED, FAILURE_CODEC, _record(task, "revoked", "TaskRevokedError", message), None
 
 
-def after_death(task: Task, mark: Mark | None, how: str) -> tuple[Parts, Line]:
+def after_death(task: Task, mark: Mark | None, how: str, ended_by: int | None) -> tuple[Parts, Line]:
     """What becomes of a task that its child had begun and not answered when it died, and the line to log.
 
-    `mark` is the signal that the link had sent to that child, if any; `how` says how the child ended. A
-    signal that was meant for another task (that one answered before it was hit) is not this one's fault: it
-    is released uncharged. So is what ran when the worker was stopped.
+    `mark` is the signal that the link had sent to that child, if any; `how` says how the child ended,
+    `ended_by` of which signal (None: of none, or nobody knows). A child that died of a signal that was meant
+    for another task (that one answered before it was hit) is not this one's fault: it is released uncharged.
+    So is what ran when the worker was stopped.
     """
     if mark is None:
         return _lost(task, how)
     if mark.why is Why.STOPPED:
         return _cut_off(task, "worker stopped")
     if mark.number != task.number:
+        if ended_by != mark.signal:  # it had survived that one
+            return _lost(task, how)
         return _cut_off(task, f"cut off by a {name_of(mark.signal)} that was meant for another task")
     if mark.why is Why.TIME_LIMIT:
         return _over_limit(task)
-    line = _line(logging.WARNING, task, f"revoked while it ran: terminated by {name_of(mark.signal)}")
-    return revoked(task, mark.signal), line
+    if mark.why in _ITS_OWN_FAULT:
+        return _lost(task, how)
+    message = f"terminated by {name_of(mark.signal if ended_by is None else ended_by)}"
+    if ended_by is None:
+        message += f": {how}"
+    return revoked(task, message), _line(logging.WARNING, task, f"revoked while it ran: {message}")
 
 
-def describe(status: int, pid: int, ours: bool) -> str:
+def signal_of(status: int | None) -> int | None:
+    """Which signal ended a process, from what waitpid says; None if it exited, or nobody knows."""
+    code = 0 if status is None else os.waitstatus_to_exitcode(status)
+    return -code if code < 0 else None
+
+
+def describe(status: int, pid: int, mark: Mark | None) -> str:
     """How a process ended, from what waitpid says: "SIGKILL (pid 7)" or "exit code 3 (pid 7)".
 
-    `ours`: the link had sent it a signal. Nobody else uses SIGKILL as often as a kernel short of memory.
+    `mark` is the signal that the link had sent it, if any. Where it has sent no SIGKILL, nobody else uses
+    that as often as a kernel short of memory.
     """
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exit code {code} (pid {pid})"
     said = f"{name_of(-code)} (pid {pid})"
-    if -code == signal.SIGKILL and not ours:
-        said += ", perhaps by the system for want of memory"
+    if -code == signal.SIGKILL:
+        if mark is None or mark.signal != signal.SIGKILL:
+            said += ", perhaps by the system for want of memory"
+        elif mark.why in _ITS_OWN_FAULT:
+            said += f", from the worker: {mark.why.value}"
     return said
 
 

@@ -11,10 +11,11 @@ import socket
 import time
 from typing import Any
 
-from chervil.address import Found
+from chervil.address import Addresses, BrokerURL, Found
 from chervil.protocol import Code, RequestRefused, WelcomeOption
 from chervil.protocol.messages import Completed, Ok, Welcome
 from chervil.protocol.rows import DeliveryRow
+from chervil.systemd import ServiceManager
 from chervil_worker import control, log, packets, session
 from chervil_worker.children import Children
 from chervil_worker.machine import CUT_OFF, Machine
@@ -48,14 +49,19 @@ class Link:
         nursery: socket.socket,
         nursery_pid: int,
         *,
+        manager: ServiceManager,
         quiet: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._found = found
+        self._addresses = Addresses(found)
+        #: Why the last attempt at each address came to nothing, since the broker was last there.
+        self._whys: dict[BrokerURL, str] = {}
         self._manifest = manifest
         self._nursery = nursery
         self._nursery_pid = nursery_pid
+        self._manager = manager
         self._quiet = quiet
         self._queues = list(options.queues) or [manifest.default_queue]
         self._machine = Machine(
@@ -68,6 +74,10 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         #: When it goes off, as the machine counts.
         self._timer_at = 0
+        self._attempts = Reconnect()
+        #: Whether the broker has taken us on, and has not only greeted us: on this connection, and ever.
+        self._taken_on = False
+        self._worked = False
         self._greeted_once = False
         self._signals = 0
         self._signalled = asyncio.Event()
@@ -83,7 +93,8 @@ class Link:
         self._loop.add_reader(self._nursery.fileno(), self._hear_nursery)
         for index in range(self._options.concurrency):
             self._children.spawn(index)
-        tasks = [asyncio.create_task(self._stay_connected()), asyncio.create_task(self._obey_signals())]
+        lasting = (self._stay_connected(), self._obey_signals(), self._manager.stay_alive())
+        tasks = [asyncio.create_task(one) for one in lasting]
         for task in tasks:
             task.add_done_callback(self._fail)
         try:
@@ -110,6 +121,10 @@ class Link:
         self.changed()
 
     def ok(self, message: Ok) -> None:
+        if not self._taken_on:
+            self._taken_on = self._worked = True
+            self._attempts.succeeded()
+            self._whys.clear()
         self._machine.ok(message.request, message.value)
         self.changed()
 
@@ -180,32 +195,51 @@ class Link:
     # The connection
 
     async def _stay_connected(self) -> None:
-        attempts = Reconnect()
         while True:
+            url = self._addresses.first
             try:
                 current, welcome = await session.connect(
-                    self, self._found.url, self._options.node_name, self._machine.credentials
+                    self, url, self._found.files, self._options.node_name, self._machine.credentials
                 )
-                attempts.succeeded()
-                self._greet(current, welcome)
+                self._taken_on = False
+                greeted = current.open
+                if greeted:
+                    self._greet(current, welcome)
                 # Shielded: when this is cancelled the session still has its goodbye before it.
                 why = await asyncio.shield(current.ended)
-                log.worker.warning("lost the broker: %s", why)
-            except RequestRefused as error:
-                if error.code in _SETTINGS and not self._greeted_once:
-                    log.worker.error("the broker at %s refused this worker: %s", self._found.url, error)
-                    self._finish(CUT_OFF)
+                if self._taken_on or (greeted and current.refused is None):
+                    log.worker.warning("lost the broker: %s", why)
+                elif current.refused is not None and self._refused(url, current.refused, why):
                     return
-                await self._wait(attempts, str(error))
+                else:
+                    await self._wait(url, f"it hung up after its greeting: {why}")
+            except RequestRefused as error:
+                if self._refused(url, error.code, str(error)):
+                    return
+                await self._wait(url, str(error))
             except OSError as error:
-                await self._wait(attempts, str(error) or "no answer in time")
+                await self._wait(url, str(error) or "no answer in time")
 
-    async def _wait(self, attempts: Reconnect, why: str) -> None:
-        delay, tell = attempts.failed(self._loop.time())
+    def _refused(self, url: BrokerURL, code: str, why: str) -> bool:
+        """The broker does not want us; whether that ends a worker which it has never taken on."""
+        if code not in _SETTINGS or self._worked:
+            return False
+        log.worker.error("the broker at %s refused this worker: %s", url, why)
+        self._finish(CUT_OFF)
+        return True
+
+    async def _wait(self, url: BrokerURL, why: str) -> None:
+        """Waits before the next attempt, which is at the next address."""
+        self._addresses.failed(url)
+        self._whys[url] = why
+        delay, tell = self._attempts.failed(self._loop.time())
         if tell:
+            if self._found.others:
+                why = "; ".join(f"{each}: {reason}" for each, reason in self._whys.items())
+            self._manager.status(f"trying to reach the broker at {self._found.redacted}: {why}")
             log.worker.warning(
                 "cannot reach the broker at %s (from %s): %s; trying again until it is there",
-                self._found.url,
+                self._found.redacted,
                 self._found.source,
                 why,
             )
@@ -215,15 +249,14 @@ class Link:
         self._hurry.clear()
 
     def _greet(self, current: session.Session, welcome: Welcome) -> None:
-        """Takes up a session on a new connection. Raises OSError when that is over already."""
-        if not current.open:
-            raise ConnectionError("the broker hung up after its greeting")
+        """Takes up a session on a new connection."""
         self._session = current
         self._machine.welcomed(welcome)
         if not self._greeted_once and not self._quiet:
             options = welcome.options or {}
             self._announce(str(options.get(WelcomeOption.DURABILITY, "unknown")))
         self._greeted_once = True
+        self._manager.ready(f"connected to {self._addresses.first}")
         self.changed()
 
     def _announce(self, durability: str) -> None:
@@ -232,7 +265,7 @@ class Link:
         count = len(self._manifest.tasks)
         tasks = "1 task" if count == 1 else f"{count} tasks"
         print(f"{self._options.node_name} runs {name} ({tasks}), {self._options.concurrency} at a time")
-        print(f"broker {self._found.url} (from {self._found.source}), durability: {durability}")
+        print(f"broker {self._addresses.first} (from {self._found.source}), durability: {durability}")
         print(f"queues {queues}")
         print("acks after the run; a task whose process dies runs again, at most 3 starts", flush=True)
 
@@ -269,6 +302,7 @@ class Link:
         self._machine.drain()
         self._children.act()
         running = self._machine.slots.running
+        self._manager.stopping(f"finishing what runs (tasks: {running})")
         if running:
             log.worker.warning("stopping when what runs is done (tasks: %d); once more cuts it off", running)
         self.changed()

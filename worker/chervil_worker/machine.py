@@ -26,7 +26,7 @@ from chervil.protocol import Message, Outcome, SubscribeOption, Verdict, Welcome
 from chervil.protocol.limits import BODY_DEFAULT, GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.protocol.messages import Completed, Started, Subscribe, Welcome
 from chervil.protocol.rows import DeliveryRow
-from chervil_worker.endings import Mark, Why, after_death, describe, in_vain, revoked
+from chervil_worker.endings import Mark, Why, after_death, describe, in_vain, revoked, signal_of
 from chervil_worker.log import Line
 from chervil_worker.outbox import Outbox
 from chervil_worker.resuming import inventory, resume
@@ -200,11 +200,18 @@ class Machine:
         """A slot's child can take tasks."""
         self.slots.ready(index)
 
-    def answering(self, index: int, number: int) -> None:
-        """Part of a child's answer to a packet has come."""
+    def answering(self, index: int, number: int) -> bool:
+        """Part of a child's answer to a packet has come; whether that is what it runs."""
         slot = self.slots[index]
-        if slot.head is not None and slot.head.number == number:
-            slot.answering = True
+        if slot.head is None or slot.head.number != number:
+            return False
+        slot.answering = True
+        return True
+
+    def condemned(self, index: int, why: Why, now: int) -> None:
+        """A child is to be killed for what it has sent."""
+        head = self.slots[index].head
+        self._kill(index, Mark(why, signal.SIGKILL, 0 if head is None else head.number), now)
 
     def answered(self, index: int, number: int, parts: list[Any], now: int) -> bool:
         """A child has answered a packet with [outcome, codec?, body?, options?]; whether it has others."""
@@ -241,7 +248,7 @@ class Machine:
             self._kill(index, Mark(Why.TIME_LIMIT, signal.SIGKILL, head.number), now)
         elif slot.outlived(now):
             self._kill(index, Mark(Why.REVOKED, signal.SIGKILL, head.number), now)
-        elif number is not None:
+        elif number is not None and not slot.answering:
             self._kill(index, Mark(Why.REVOKED, number, head.number), now)
 
     def exited(self, index: int, pid: int, status: int | None, unread: Collection[int], now: int) -> None:
@@ -254,13 +261,12 @@ class Machine:
         if status is None:
             how = "the worker's nursery died"
         elif pid:
-            ours = death.mark is not None and death.mark.signal == signal.SIGKILL
-            how = describe(status, pid, ours=ours)
+            how = describe(status, pid, death.mark)
         else:
             how = "it could not be forked"
         for task in death.lost:
             if self._is_ours(task):
-                parts, line = after_death(task, death.mark, how)
+                parts, line = after_death(task, death.mark, how, signal_of(status))
                 self.outbox.complete(task, *parts)
                 self.lines.append(line)
             else:
@@ -280,8 +286,11 @@ class Machine:
 
     @property
     def choked(self) -> bool:
-        """Whether children's answers are better left in their sockets: too much is untold already."""
-        return self.outbox.full
+        """Whether children's answers are better left in their sockets: too much is untold already.
+
+        Not at the end: what runs then is all that will be answered, and it is waited for.
+        """
+        return self.outbox.full and not self.slots.draining
 
     # Time
 

@@ -5,10 +5,10 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import click
-
 from chervil.cli import exits
 from chervil.cli.common import Common
+from chervil.systemd import ServiceManager
+from chervil.tls_files import TLSFiles
 from chervil_worker import control, log, nursery
 from chervil_worker.options import WorkerOptions
 
@@ -23,6 +23,8 @@ def run(options: WorkerOptions, common: Common) -> int:
     cannot be loaded, or the broker's URL is none. Raises click.UsageError for the latter.
     """
     log.set_up(options.log_format, options.level)
+    # Before the fork: what systemd told this process is not for its children.
+    manager = ServiceManager()
     # First, while there is one thread and no loop: children are forks of this process.
     nursery_pid, control_socket = nursery.start(options, common)
     try:
@@ -37,12 +39,13 @@ def run(options: WorkerOptions, common: Common) -> int:
         if manifest is None:
             log.worker.error("the process that imports the app died of it")
             return exits.TASK_FAILED
-        found = common.found(manifest.broker_url)
-        if found.url.scheme == "chervils":
-            raise click.UsageError(f"{found.url}: this release cannot do TLS yet; use chervil:// instead")
+        files = None if manifest.broker_files is None else TLSFiles(*manifest.broker_files)
+        found = common.found(manifest.broker_urls, files)
 
         async def live() -> int:
-            return await Link(options, found, manifest, control_socket, nursery_pid, quiet=common.quiet).run()
+            return await Link(
+                options, found, manifest, control_socket, nursery_pid, manager=manager, quiet=common.quiet
+            ).run()
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(live())

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from chervil_worker import child, control, lifeline, log, packets
 from chervil_worker.options import WorkerOptions
@@ -23,6 +23,7 @@ from chervil_worker.terms import special_terms
 if TYPE_CHECKING:
     from chervil.app import Chervil
     from chervil.cli.common import Common
+    from chervil.tls_files import TLSFiles
 
 #: How long children may take to end once their sockets are closed and no task runs, in seconds.
 STOP_SECONDS = 5.0
@@ -81,6 +82,7 @@ def load(options: WorkerOptions, common: "Common") -> "Chervil":
     """The app, complete with the tasks of every module that it or the command line names."""
     from importlib import import_module
 
+    from chervil.cli.connect import found_for
     from chervil.exceptions import AppNotFound
     from chervil.loading import find_app
 
@@ -95,7 +97,7 @@ def load(options: WorkerOptions, common: "Common") -> "Chervil":
         raise AppNotFound(f"a module to include cannot be imported: {error}") from error
     app.finalize()
     # What tasks publish goes to the worker's broker.
-    app.use_broker(common.found(app.conf.broker_url))
+    app.use_broker(found_for(app, common))
     return app
 
 
@@ -117,7 +119,8 @@ class Nursery:
         conf = self._app.conf
         manifest = control.Manifest(
             self._app.main or "",
-            conf.broker_url,
+            cast("str | list[str] | None", conf.broker_url),
+            None if conf.broker_use_ssl is None else list(cast("TLSFiles", conf.broker_use_ssl)),
             conf.task_default_queue,
             sorted(self._app.tasks),
             {name: list(terms) for name, terms in self._terms.items()},

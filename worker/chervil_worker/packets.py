@@ -50,7 +50,7 @@ pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
 
 
 def unpack(payload: bytes) -> Any:
-    """The values in a payload of `pack`; what our own processes say needs no further check."""
+    """The values in a payload of `pack`; what a child sends is checked by `completion.read`."""
     return msgpack.unpackb(payload, strict_map_key=False)
 
 
@@ -121,6 +121,24 @@ def receive(sock: socket.socket, flags: int = 0) -> Packet | None:
     if len(data) > _HEAD:
         return Packet(number, data[_HEAD:], descriptors)
     return Packet(number, _content(descriptors[0]), descriptors[1:])
+
+
+def receive_plain(sock: socket.socket) -> tuple[int, bytes]:
+    """The next packet of a child, who sends no files: (number, payload). For a socket that does not block.
+
+    User code may have written it. Raises BlockingIOError when there is none, EOFError at the end or for a
+    packet without a byte, which look the same, ValueError for one that is too short to have a number.
+    Descriptors beside it are closed by the system.
+    """
+    try:
+        data = sock.recv(_PACKET_MAX)
+    except ConnectionResetError:  # the peer closed with packets of ours unread
+        data = b""
+    if not data:
+        raise EOFError
+    if len(data) < _HEAD:
+        raise ValueError("a packet without a number")
+    return _NUMBER.unpack_from(data)[0], data[_HEAD:]
 
 
 def take_back(sock: socket.socket) -> list[int]:

@@ -5,9 +5,9 @@ import random
 from chervil.protocol.limits import GRACE_CLOSED_MS
 
 #: Seconds between attempts: doubling from the first to the second, so that a broker that restarts is
-#: found again at once and one that stays away is not hammered.
+#: found again at once and one that stays away is not hammered; and every worker is back within 5 s.
 FIRST_SECONDS = 0.1
-MAX_SECONDS = 5.0
+MAX_SECONDS = 4.0
 #: The longest wait while the broker still keeps our session (GRACE_CLOSED_MS): a wait that outlasts that
 #: has every running task run twice.
 GRACE_MAX_SECONDS = 0.5

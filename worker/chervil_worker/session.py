@@ -6,6 +6,7 @@ import math
 from typing import Any, Protocol, cast
 
 from chervil.address import BrokerURL
+from chervil.opening import ending_before_greeting
 from chervil.protocol import (
     VERSION,
     Connection,
@@ -30,9 +31,18 @@ from chervil.protocol.messages import (
 )
 from chervil.protocol.rows import DeliveryRow
 from chervil.statedir import read_token
+from chervil.tcp import retry_often
+from chervil.tls_files import SPEAKS_TLS, TLSFailed, TLSFiles, is_alert
 
 #: Seconds for a connection to be made and greeted.
 CONNECT_SECONDS = 4.0
+#: How often a session looks whether it has said or heard something.
+LOOKS_PER_HEARTBEAT = 8
+
+#: Seconds that the broker has to answer the end of TLS, before the connection is closed all the same.
+SHUTDOWN_SECONDS = 1.0
+
+_CLOSED = "the connection was closed"
 
 #: Numbers the connections of this process: a broker tells a HELLO that was given up and comes late by it.
 _attempts = itertools.count(1)
@@ -63,13 +73,15 @@ class Session(asyncio.Protocol):
     `ended` is done when the connection is gone, with the reason in words.
     """
 
-    def __init__(self, owner: Owner, hello: Hello) -> None:
+    def __init__(self, owner: Owner, hello: Hello, url: BrokerURL, files: TLSFiles) -> None:
         loop = asyncio.get_running_loop()
         self.welcomed: asyncio.Future[Welcome] = loop.create_future()
         self.ended: asyncio.Future[str] = loop.create_future()
         self._loop = loop
         self._owner = owner
         self._hello = hello
+        self._url = url
+        self._files = files
         self._connection = Connection(Side.CLIENT)
         self._transport: asyncio.Transport | None = None
         self._heartbeat_seconds = 0.0
@@ -77,7 +89,7 @@ class Session(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         #: When the next look at the broker's silence is due; infinite before the first.
         self._look_at = math.inf
-        self._why = "the connection was closed"
+        self._why = _CLOSED
         #: The code of the broker's ERROR, when that has ended the connection.
         self.refused: str | None = None
         #: The code of the broker's GOODBYE.
@@ -118,6 +130,9 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are of no common class.
         self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            retry_often(sock)
         self.send([self._hello])
 
     def data_received(self, data: bytes) -> None:
@@ -126,16 +141,24 @@ class Session(asyncio.Protocol):
             for message in self._connection.receive(data):
                 self._dispatch(message)
         except RemoteProtocolError as error:
-            self.abort(f"the broker broke the protocol: {error}")
+            self.abort(SPEAKS_TLS if is_alert(data) else f"the broker broke the protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        why = self._why if exc is None else f"{self._why}: {exc}"
+        why = self._in_words(exc)
         if not self.welcomed.done():
             self.welcomed.set_exception(ConnectionError(why))
         self.ended.set_result(why)
         self._owner.lost()
+
+    def _in_words(self, exc: Exception | None) -> str:
+        """Why the connection is gone; before the greeting, and unless somebody has said, what to look at."""
+        explained = exc and _explained(exc, self._url)
+        why = f"{self._why}: {explained}" if explained else self._why
+        if self.welcomed.done() or self._why is not _CLOSED or isinstance(explained, TLSFailed):
+            return why
+        return f"{why}; {ending_before_greeting(self._url, self._files)}"
 
     def _dispatch(self, message: Message) -> None:
         if isinstance(message, Deliver):
@@ -161,6 +184,8 @@ class Session(asyncio.Protocol):
             self.close()
 
     def _refused(self, error: Error) -> None:
+        if self.refused is not None:  # what follows on the first refusal says less
+            return
         self._why = f"{error.code}: {error.message}"
         self.refused = error.code
         if not self.welcomed.done():
@@ -168,31 +193,32 @@ class Session(asyncio.Protocol):
         self.close()
 
     def _watch(self) -> None:
-        """Sends a heartbeat when half the time has passed in silence, so that one is never late.
+        """Sends a heartbeat when a quarter of the time has passed in silence.
 
-        It looks four times a heartbeat. A look that itself comes late by a heartbeat says nothing of the
+        So one is never late; and a broker whose machine was gone for a while is found to have forgotten this
+        connection soon after it is back. A look that itself comes late by a heartbeat says nothing of the
         broker: this process was stopped, and what came meanwhile may not be read yet. The next look decides.
         """
-        quarter = self._heartbeat_seconds / 4
+        pause = self._heartbeat_seconds / LOOKS_PER_HEARTBEAT
         now = self._loop.time()
         silence = now - self._received_at
         stopped = now - self._look_at > self._heartbeat_seconds
         if silence > MISSED_HEARTBEATS * self._heartbeat_seconds and not stopped:
             self.abort(f"the broker has been silent for {silence:.1f} s")
             return
-        if now - self._sent_at >= 2 * quarter and self._connection.state is State.READY:
+        if now - self._sent_at >= 2 * pause and self._connection.state is State.READY:
             self.send([Heartbeat()])
-        self._look_at = now + quarter
-        self._timer = self._loop.call_later(quarter, self._watch)
+        self._look_at = now + pause
+        self._timer = self._loop.call_later(pause, self._watch)
 
 
 async def connect(
-    owner: Owner, url: BrokerURL, node_name: str, resume: list[bytes] | None = None
+    owner: Owner, url: BrokerURL, files: TLSFiles, node_name: str, resume: list[bytes] | None = None
 ) -> tuple[Session, Welcome]:
     """Connects and greets; `resume` is the id and the secret of a session to take up again.
 
-    Raises OSError (TimeoutError among them) when the broker cannot be reached, RequestRefused when it
-    does not want us.
+    Raises OSError (TimeoutError and TLSFailed among them) when the broker cannot be reached, RequestRefused
+    when it does not want us.
     """
     try:
         token = read_token(url)
@@ -201,7 +227,7 @@ async def connect(
     options = {int(HelloOption.ATTEMPT): next(_attempts)}
     hello = Hello(VERSION, VERSION, [], node_name, token, url.vhost, resume, options)
     loop = asyncio.get_running_loop()
-    session = Session(owner, hello)
+    session = Session(owner, hello, url, files)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             if url.path is not None:
@@ -209,8 +235,40 @@ async def connect(
             else:
                 assert url.host is not None
                 assert url.port is not None
-                await loop.create_connection(lambda: session, url.host, url.port)
+                if url.scheme == "chervils":
+                    await _connect_encrypted(session, url.host, url.port, files)
+                else:
+                    await loop.create_connection(lambda: session, url.host, url.port)
             return session, await session.welcomed
     except BaseException:
         session.close()
         raise
+
+
+async def _connect_encrypted(session: Session, host: str, port: int, files: TLSFiles) -> None:
+    import ssl
+
+    from chervil.tls import context_for, handshake_failure
+
+    try:
+        await asyncio.get_running_loop().create_connection(
+            lambda: session,
+            host,
+            port,
+            ssl=context_for(files),
+            server_hostname=host,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
+        raise handshake_failure(error) from error
+
+
+def _explained(error: Exception, url: BrokerURL) -> Exception:
+    """What ended a connection, in words that say what to do where it was TLS."""
+    if url.scheme != "chervils":
+        return error
+    import ssl
+
+    from chervil.tls import failure
+
+    return failure(error) if isinstance(error, ssl.SSLError) else error

@@ -14,6 +14,7 @@ idle (`reserved`), the claim is made with the broker, and only then is it sent. 
 """
 
 import heapq
+import signal
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -226,7 +227,7 @@ class Slots:
             # One that could not stand behind it: the next may be solo too.
             slot.alone = False
             slot.depth = 1
-        if slot.mark is not None and slot.mark.number != number:
+        if slot.mark is not None and slot.mark.number != number and slot.mark.signal != signal.SIGKILL:
             # It has survived a signal in one task and then another one.
             slot.mark = None
         slot.head_since = now
@@ -267,6 +268,8 @@ class Slots:
         if head is not None:
             slot.begun = True
             slot.long = over
+        else:
+            slot.answering = False
         return head
 
     def surplus(self) -> list[Task]:

@@ -143,6 +143,10 @@ class Engine:
         """
         return watching.history(self._state, id_)
 
+    def body_handle(self, id_: WireId) -> int | None:
+        """The handle of a task's arguments; None where they are dropped, or the id is not known."""
+        return watching.body_handle(self._state, id_)
+
     def dead(self, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
         """A page of LIST dead, oldest first, and the next cursor; ValueError for a cursor that is none."""
         return parking.dead(self._state, cursor, limit)

@@ -81,7 +81,7 @@ def give_back(state: State, session: Session) -> None:
         state.note(task, "session_lost", task.worker, task.attempts)
         state.leave(task)
         if is_early(task):
-            fail(state, task, f"its worker {task.worker} was not heard of any more")
+            fail(state, task, f"its worker {task.worker} was lost")
         elif was_started:
             charge(state, task, None)
         else:

@@ -8,7 +8,18 @@ from chervil_broker.engine.charges import watch_bytes
 from chervil_broker.engine.history import events
 from chervil_broker.engine.queues import Queue
 from chervil_broker.engine.state import State
-from chervil_broker.engine.task import EVICTED, MS, QUEUED, RETRY, SCHEDULED, SUCCESS, UNKNOWN, Task, View
+from chervil_broker.engine.task import (
+    EVICTED,
+    MS,
+    NO_HANDLE,
+    QUEUED,
+    RETRY,
+    SCHEDULED,
+    SUCCESS,
+    UNKNOWN,
+    Task,
+    View,
+)
 
 # As plain integers: looking an enum's value up five times a row took half of a WATCH (measured).
 _NAME, _QUEUE, _WORKER = Info.NAME.value, Info.QUEUE.value, Info.WORKER.value
@@ -139,6 +150,12 @@ def history(state: State, id_: WireId) -> tuple[dict[str, Any], int | None]:
     if view.failure is not None and view.handle is None:
         story["error"] = {"kind": view.failure[0], "message": view.failure[1]}
     return story, None if task.stage == SUCCESS else view.handle
+
+
+def body_handle(state: State, id_: WireId) -> int | None:
+    """The handle of a task's arguments; None where they are dropped, or the id is not known."""
+    task = state.tasks.get(id_)
+    return None if task is None or task.handle == NO_HANDLE else task.handle
 
 
 def _waits_for(queue: Queue, known: bool) -> str | None:

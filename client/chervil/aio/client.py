@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from chervil import opening
-from chervil.address import Found
+from chervil.address import Addresses
 from chervil.aio.gathering import Gathering
 from chervil.aio.line import AsyncLine, connect
 from chervil.asking import REQUEST_SECONDS, Status
@@ -22,10 +22,10 @@ class AsyncClient:
     may be stored nevertheless.
     """
 
-    def __init__(self, found: Found, name: str | None, connect_timeout: float) -> None:
+    def __init__(self, addresses: Addresses, name: str | None, connect_timeout: float) -> None:
         """Belongs to the running loop. `name` and `connect_timeout` are as in `chervil.client.Client`."""
-        self._where = f"the broker at {found.url.redacted}"
-        self.lines = SharedLine(found, name, connect_timeout)
+        self._where = f"the broker at {addresses.found.redacted}"
+        self.lines = SharedLine(addresses, name, connect_timeout)
         self._gathering = Gathering(self.lines)
         #: How many `async with app` blocks run; the end of the last one closes it.
         self.entered = 0
@@ -72,8 +72,9 @@ class AsyncClient:
 class SharedLine:
     """`conversation.Lines` of an event loop: everybody gets the same line, and a new one once it broke."""
 
-    def __init__(self, found: Found, name: str | None, connect_timeout: float) -> None:
-        self._found = found
+    def __init__(self, addresses: Addresses, name: str | None, connect_timeout: float) -> None:
+        self._addresses = addresses
+        self._where = addresses.found.redacted
         self._name = name
         self._connect_timeout = connect_timeout
         self._loop = asyncio.get_running_loop()
@@ -87,7 +88,7 @@ class SharedLine:
 
     @property
     def reached(self) -> bool:
-        return self.connections > 0
+        return self._addresses.reached
 
     async def take(self, end: float | None) -> AsyncLine:
         if self._closed:
@@ -108,7 +109,7 @@ class SharedLine:
         if self._closed:
             raise ClientClosed(self._closed)
         if not done:
-            raise OperationalError(f"no connection to the broker at {self._found.url.redacted} in time")
+            raise OperationalError(f"no connection to the broker at {self._where} in time")
         if connecting.cancelled():
             raise OperationalError("the event loop gave up connecting")
         error = connecting.exception()
@@ -139,23 +140,24 @@ class SharedLine:
 
     def close(self) -> None:
         """Says goodbye. Operations that are under way end with ClientClosed."""
-        self._closed = f"the connection to {self._found.url.redacted} was closed by its owner"
+        self._closed = f"the connection to {self._where} was closed by its owner"
         if self._connecting is not None:
             self._connecting.cancel()
         if self._line is not None:
             self._line.close()
 
     def forget(self) -> None:
-        self._closed = f"the connection to {self._found.url.redacted} belongs to another loop or process"
+        self._closed = f"the connection to {self._where} belongs to another loop or process"
         if self._line is not None:
             self._line.forget()
 
     async def _connect(self) -> AsyncLine:
         return await opening.open_line(
-            self._found,
+            self._addresses,
             client_name(self._name),
             self._connect_timeout,
             limit=self.now() + self._connect_timeout,
+            now=self.now,
             connect=connect,
             close=lambda line: line.fail(LineBroken("it was not greeted")),
         )

@@ -9,10 +9,11 @@ from typing import Any
 from weakref import finalize
 
 from chervil.address import BrokerURL
-from chervil.conversation import LineBroken
+from chervil.conversation import LineBroken, breached, lost
 from chervil.exchange import Exchange
 from chervil.protocol import RemoteProtocolError
-from chervil.sockets import RECEIVE_SIZE
+from chervil.sockets import RECEIVE_SIZE, Stream
+from chervil.tls_files import TLSFiles
 
 #: Bytes on their way to the kernel beyond which senders wait; what is there already is 4 frames at least.
 UNSENT_MAX = 1 << 20
@@ -30,7 +31,7 @@ class AsyncLine:
     a word leaves nothing behind that complains.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream) -> None:
         """`sock` is connected and does not block; the loop is the running one."""
         self._loop = asyncio.get_running_loop()
         self._sock = sock
@@ -129,7 +130,7 @@ class AsyncLine:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self.fail(LineBroken(str(error)))
+            self.fail(lost(error))
             return
         if not data:
             self.fail(LineBroken("the broker closed the connection"))
@@ -139,7 +140,7 @@ class AsyncLine:
         try:
             self.exchange.receive(data)
         except RemoteProtocolError as error:
-            self.fail(LineBroken(f"the broker broke the protocol: {error}", error.code))
+            self.fail(breached(error, data))
             return
         ended = self.exchange.ended
         if ended is not None:
@@ -156,7 +157,7 @@ class AsyncLine:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            self.fail(LineBroken(str(error)))
+            self.fail(lost(error))
             return
         del self._unsent[:sent]
         if self._unsent:
@@ -178,7 +179,7 @@ class AsyncLine:
 
     def _error(self, reason: LineBroken) -> LineBroken:
         """A copy: each of those who wait raises one with a traceback of its own."""
-        return LineBroken(str(reason), reason.code)
+        return LineBroken(str(reason), reason.code, explained=reason.explained)
 
 
 def _wake(future: "asyncio.Future[bool]", news: bool) -> None:
@@ -186,8 +187,11 @@ def _wake(future: "asyncio.Future[bool]", news: bool) -> None:
         future.set_result(news)
 
 
-async def connect(url: BrokerURL, limit: float) -> AsyncLine:
-    """A line to a broker that has not been greeted. Raises OSError, TimeoutError at the deadline."""
+async def connect(url: BrokerURL, files: TLSFiles, limit: float) -> AsyncLine:
+    """A line to a broker that has not been greeted.
+
+    Raises OSError, TimeoutError at the deadline, TLSFailed where that is why.
+    """
     async with asyncio.timeout_at(limit):
         if url.path is not None:
             return AsyncLine(await _connected(socket.AF_UNIX, os.fspath(url.path)))
@@ -202,8 +206,40 @@ async def connect(url: BrokerURL, limit: float) -> AsyncLine:
                 continue
             # A request is one small frame and waits for its answer: nothing to be gained by holding it back.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return AsyncLine(sock)
+            return AsyncLine(await _encrypted(sock, files, url.host) if url.scheme == "chervils" else sock)
         raise failure or OSError(f"{url.host} has no address")
+
+
+async def _encrypted(sock: socket.socket, files: TLSFiles, host: str) -> Stream:
+    from chervil.tls import TLSSocket
+
+    try:
+        stream = TLSSocket(sock, files, host)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        while (writes := stream.shake_hands()) is not None:
+            await _ready(stream.fileno(), writes)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+async def _ready(descriptor: int, writes: bool) -> None:
+    """Waits until a descriptor can be read from, or written to."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    if writes:
+        loop.add_writer(descriptor, _wake, ready, True)
+    else:
+        loop.add_reader(descriptor, _wake, ready, True)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(descriptor)
+        loop.remove_reader(descriptor)
 
 
 async def _addresses(host: str, port: int) -> list[tuple[int, Any]]:

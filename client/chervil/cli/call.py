@@ -15,6 +15,7 @@ from chervil.cli.arguments import Time, json_of, mark_negatives, split
 from chervil.cli.common import Common, common_of, did_you_mean
 from chervil.cli.connect import app_for
 from chervil.cli.outcome import show, wait_for
+from chervil.cli.seconds import Seconds
 from chervil.cli.terminal import printable, say
 from chervil.options import CallOptions
 from chervil.protocol import Stage
@@ -46,9 +47,9 @@ class _Call(click.Command):
               callback=json_of(dict, """an object, such as '{"x": 2}'"""),
               help="Keyword arguments as one JSON object.")  # fmt: skip
 @click.option("-w", "--wait", is_flag=True, help="Wait for the result and print it.")
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Take this long at most.")
+@click.option("--timeout", type=Seconds(0), metavar="SECONDS", help="Take this long at most.")
 @click.option("-Q", "--queue", metavar="QUEUE", help="The queue to put it in.")
-@click.option("--countdown", type=click.FloatRange(0), metavar="SECONDS", help="Run it this much later.")
+@click.option("--countdown", type=Seconds(0), metavar="SECONDS", help="Run it this much later.")
 @click.option("--eta", type=Time(), metavar="TIME", help="Run it at this time (ISO 8601).")
 @click.option(
     "--expires", type=Time(seconds=True), metavar="SECONDS|TIME", help="Do not start it after this."

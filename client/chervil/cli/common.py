@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from chervil.address import BrokerURL, Found, find_broker
+from chervil.address import Found, URLs, find_broker, found_at
+from chervil.tls_files import TLSFiles
 from chervil.version import __version__
 
 #: Every environment name that is read, and nothing else with the prefix: Kubernetes injects names such
@@ -23,6 +24,10 @@ ENVIRONMENT: dict[str, str] = {
     "CHERVIL_BROKER_URL": "the broker, as -b",
     "CHERVIL_TOKEN": "the broker's token",
     "CHERVIL_TOKEN_FILE": "a file that holds the broker's token",
+    "CHERVIL_TLS_CA": "a file with the CAs that the broker's certificate may come from",
+    "CHERVIL_TLS_CERT": "a file with this client's certificate",
+    "CHERVIL_TLS_KEY": "a file with its key",
+    "CHERVIL_DATA": "the broker's data folder",
     "NO_COLOR": "no colours when set, as -C",
 }
 
@@ -48,26 +53,34 @@ class Common:
     json: bool = False
     debug: bool = False
 
-    def found(self, app_url: str | None = None) -> Found:
+    def found(self, app_urls: URLs | None = None, app_files: TLSFiles | None = None) -> Found:
         """The broker to talk to, and who said so.
 
-        Flag > CHERVIL_BROKER_URL > [tool.chervil] > `app_url` (the app's own setting) > a running
-        `dev` of this folder > default. Raises click.UsageError for a URL that cannot be used.
+        Flag > CHERVIL_BROKER_URL > [tool.chervil] > `app_urls` (the app's own setting) > a running
+        `dev` of this folder > default. `app_files` is the app's `broker_use_ssl`. Raises click.UsageError for
+        a URL that cannot be used.
         """
         try:
             if not self._said_outright():
                 path, settings = self.settings()
                 if "broker" in settings:
-                    url = BrokerURL.parse(settings["broker"], 'set broker = "{}" in [tool.chervil]')
-                    return Found(url, f"[tool.chervil] in {path}")
-            return find_broker(self.broker, app_url, self.workdir)
+                    source = f"[tool.chervil] in {path}"
+                    correction = 'set broker = "{}" in [tool.chervil]'
+                    return found_at(settings["broker"], source, correction, app_files)
+            return find_broker(self.broker, app_urls, self.workdir, app_files)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
     @property
     def asks_the_app(self) -> bool:
-        """Whether only the app can say which broker is meant: nothing that goes before its setting does."""
-        return self.app is not None and not self._said_outright() and "broker" not in self.settings()[1]
+        """Whether only the app can say which broker is meant, as nothing that goes before its setting does,
+        or with which files to speak TLS to it.
+        """
+        if self.app is None:
+            return False
+        if not self._said_outright() and "broker" not in self.settings()[1]:
+            return True
+        return any(url.scheme == "chervils" for url in self.found().urls)
 
     def _said_outright(self) -> bool:
         return self.broker is not None or bool(os.environ.get("CHERVIL_BROKER_URL"))
@@ -75,7 +88,8 @@ class Common:
     def settings(self) -> tuple[Path, dict[str, str]]:
         """The file that may hold [tool.chervil], and that table; a missing table is an empty one."""
         path = self.config or self.workdir / "pyproject.toml"
-        if self.config is None and not path.is_file():
+        # os.path, because Path's raises in a folder that is not ours to look into.
+        if self.config is None and not os.path.isfile(path):  # noqa: PTH113
             return path, {}
         import tomllib  # here, as most command lines meet no such file
 

@@ -1,10 +1,14 @@
 """What the verbs that talk to a broker share: the app, where one is needed, and a client."""
 
+from typing import cast
+
+from chervil.address import Found
 from chervil.app import Chervil
 from chervil.cli.common import Common
 from chervil.client import Client
 from chervil.exceptions import AppNotFound
 from chervil.loading import find_app
+from chervil.tls_files import TLSFiles
 
 
 def app_for(common: Common) -> Chervil:
@@ -18,8 +22,14 @@ def app_for(common: Common) -> Chervil:
         app.import_includes()
     except Exception as error:
         raise AppNotFound(f"a module of app.conf.include cannot be imported: {error}") from error
-    app.use_broker(common.found(app.conf.broker_url))
+    app.use_broker(found_for(app, common))
     return app
+
+
+def found_for(app: Chervil, common: Common) -> Found:
+    """The broker of an app that is loaded. Raises click.UsageError for a URL that cannot be used."""
+    # The settings have checked it.
+    return common.found(app.conf.broker_url, cast("TLSFiles | None", app.conf.broker_use_ssl))
 
 
 def open_client(common: Common) -> Client:

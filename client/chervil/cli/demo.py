@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -63,10 +64,13 @@ Next, your own. Put this into tasks.py:
     def add(x, y):
         return x + y
 
-Then, in the same folder:
+Then, in the same folder, start a broker and a worker, until Ctrl-C:
 
-    chervil -A tasks dev                          broker and worker, until Ctrl-C
-    chervil -A tasks call tasks.add 2 3 --wait    from another terminal: prints 5"""
+    {chervil} -A tasks dev
+
+And from another terminal, where this prints 5:
+
+    {chervil} -A tasks call tasks.add 2 3 --wait"""
 
 
 @click.command(short_help="See it work: real tasks, nothing to set up.")
@@ -89,7 +93,7 @@ def demo(ctx: click.Context) -> int:
     if common.json:
         click.echo(json.dumps(parsed | measured))
     else:
-        click.echo(_NEXT)
+        click.echo(_NEXT.format(chervil=command_line()))
     return exits.OK
 
 
@@ -173,7 +177,7 @@ class _Show:
         beside = f" ({failed} files are no {python})" if failed else ""
         self._say(f"Done in {seconds:.1f} s{beside}. The longest of its {functions:,} functions:\n")
         rows = [(f"{lines}", name, place) for lines, name, place in longest]
-        self._say(table([("LINES", "FUNCTION", "WHERE"), *rows]) + "\n")
+        self._say(table([("LINES", "FUNCTION", "WHERE"), *rows], give_way=(2, 1)) + "\n")
         return {
             "files": len(files),
             "failed": failed,
@@ -192,8 +196,7 @@ class _Show:
         seconds = time.perf_counter() - start
         rate = round(NOTHINGS / seconds)
         self._say(
-            f"Published and confirmed in {published:.2f} s; all run, and their results here, "
-            f"after {seconds:.2f} s: {rate:,} tasks/s."
+            f"Confirmed after {published:.2f} s, all results here after {seconds:.2f} s: {rate:,} tasks/s."
         )
         return {"tasks": NOTHINGS, "seconds": round(seconds, 3), "tasks_per_second": rate}
 
@@ -230,6 +233,21 @@ class _Show:
     def _say(self, text: str) -> None:
         if not self._silent:
             click.echo(text)
+
+
+def command_line() -> str:
+    """What to type for this program here: `chervil` where PATH has it, else where it is."""
+    typed = Path(sys.argv[0])
+    script = typed if typed.name == "chervil" else Path(sys.executable).with_name("chervil")
+    on_path = shutil.which("chervil")
+    if on_path is not None and Path(on_path).resolve() == script.resolve():
+        return "chervil"
+    if not script.is_file():
+        return f"{shlex.quote(sys.executable)} -m chervil.cli"
+    here, place = Path.cwd(), script.absolute()
+    # A name without a folder would be looked for on the PATH.
+    below = here in place.parent.parents
+    return shlex.quote(str(place.relative_to(here) if below else place))
 
 
 def library_files(library: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from chervil.address import BrokerURL
 from chervil.cli import exits
 from chervil.cli.common import Common, common_of
 from chervil.cli.processes import (
+    SLOW_SECONDS,
     SOCKET_PATH_MAX,
     STOP_SECONDS,
     Changed,
@@ -25,10 +26,14 @@ from chervil.cli.processes import (
     wait_until_listening,
     worker_command,
 )
+from chervil.cli.terminal import wrapped
 from chervil.cli.watch import watch
 
 #: How many changed files a reload names; the rest are counted.
 _NAMED = 3
+
+#: Columns for who says a line.
+_NAME_WIDTH = 6
 
 
 @click.command(short_help="Run broker and worker here, reloading on changes.")
@@ -40,8 +45,10 @@ def dev(ctx: click.Context, concurrency: int | None, queues: str | None, no_relo
     """Run a broker and a worker for this folder, until Ctrl-C.
 
     They meet on a socket in ./.chervil, so projects never meet each other. Other commands typed in this
-    folder find it without being told. The worker restarts when a .py file changes. Tasks are kept in
-    memory: they are gone when this ends.
+    folder find it without being told. Tasks are kept in memory: they are gone when this ends.
+
+    The worker restarts when a .py file changes. What runs then has 5 s to finish; then it is cut off, which
+    counts as no attempt, and runs again with the new code (with acks_late=False it fails).
 
     \b
     Example:
@@ -149,24 +156,31 @@ class Session:
         names = [os.path.relpath(path, self._common.workdir) for path in paths[:_NAMED]]
         more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
         self._say(f"{', '.join(names)}{more} changed: restarting the worker")
-        self._stop_worker()
+        self._stop_worker(then=" and runs again, unless it is acks_late=False")
         self._start_worker()
 
-    def _stop_worker(self) -> None:
+    def _stop_worker(self, then: str) -> None:
+        """Stops the worker; `then`: what becomes of a task that is cut off."""
         worker, self._worker = self._worker, None
-        if worker is not None and not worker.stop(STOP_SECONDS):
-            self._say(f"the worker did not stop within {STOP_SECONDS:g} s and was killed")
+        if worker is not None:
+            left = max(0.0, STOP_SECONDS - SLOW_SECONDS)
+            self._stop_child(worker, f"a task still runs: in {left:g} s it is cut off{then}")
+
+    def _stop_child(self, child: Child, if_slow: str) -> None:
+        if not child.stop(STOP_SECONDS, lambda: self._say(if_slow)):
+            self._say(f"the {child.name} did not stop when asked twice, and was killed")
 
     def _stop(self) -> None:
         """The worker first: it hands its tasks back, and the broker is still there to take them."""
-        self._stop_worker()
-        if self._broker is not None and not self._broker.stop(STOP_SECONDS):
-            self._say(f"the broker did not stop within {STOP_SECONDS:g} s and was killed")
+        # A broker of another `dev` keeps them; ours goes next, and they with it.
+        self._stop_worker(then="" if self._broker else " and handed back")
+        if self._broker is not None:
+            self._stop_child(self._broker, "the broker still has answers to send")
 
     def _line(self, name: str, line: str) -> None:
         color = {"broker": "magenta", "worker": "cyan"}.get(name, "green")
-        prefix = f"{name:6} |"
+        prefix = f"{name:{_NAME_WIDTH}} |"
         click.echo(f"{click.style(prefix, fg=color) if self._common.color else prefix} {line}")
 
     def _say(self, text: str) -> None:
-        self._line("dev", text)
+        self._line("dev", wrapped(text, indent=_NAME_WIDTH + 3))

@@ -4,13 +4,16 @@ import copy
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from chervil.cli import exits
 from chervil.cli.common import Common, common_options
 from chervil.cli.verbs import VERBS
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _EPILOG = (
     "Also understood here, and before the verb: -A, -b, --workdir, --config, -C, -q, -v, --json, --debug; "
@@ -34,6 +37,14 @@ class Root(click.Group):
         command.params = [*declared.params, *common_options(hidden=True)]
         command.epilog = _EPILOG
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Verbs from the table: completing them imports none. Options are click's own affair."""
+        from click.shell_completion import CompletionItem
+
+        begun = [(name, verb.help) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=text) for name, text in begun), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):

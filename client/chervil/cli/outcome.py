@@ -92,7 +92,7 @@ def _in_words(status: Status, record: FailureRecord | None, client: Client, wait
 def unknown(client: Client, task_id: str) -> str:
     """What it means that the broker knows no such task."""
     return (
-        f"Error: {client.found.url.redacted} (from {client.found.source}) knows no task {task_id}. "
+        f"Error: {client.found.redacted} (from {client.found.source}) knows no task {task_id}. "
         "Most likely the broker was restarted since, as this release keeps tasks in memory; else the "
         "task went to another broker (-b URL), or ended so long ago that its result was dropped."
     )

@@ -24,8 +24,16 @@ SOCKET_PATH_MAX = 103
 #: How long a broker may take until it accepts connections, in seconds: many times what a slow laptop needs.
 READY_SECONDS = 10.0
 
-#: How long a child may take to stop after SIGTERM before it is killed, in seconds.
+#: How long a child may take to stop after SIGTERM, in seconds, before a second one cuts off what it does: a
+#: worker finishes what runs, and who has saved a file wants to see the new code soon.
 STOP_SECONDS = 5.0
+
+#: Seconds after SIGTERM when it is said that the child still runs: one with nothing to do is gone by then.
+SLOW_SECONDS = 1.0
+
+#: How long a child may take to stop after the second SIGTERM before it is killed, in seconds. A worker may
+#: take 2 to tell its broker of what it has cut off: what is killed instead costs a task an attempt.
+KILL_SECONDS = 5.0
 
 #: How long a dead child's last lines are waited for, in seconds: a grandchild may hold the pipe open.
 LAST_LINES_SECONDS = 1.0
@@ -113,14 +121,30 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def stop(self, seconds: float) -> bool:
-        """Asks it to stop and waits; kills its whole group after `seconds`. Whether it stopped by itself."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+    def stop(self, seconds: float, on_slow: Callable[[], None] | None = None) -> bool:
+        """Has it stop: by SIGTERM, by another after `seconds`, by SIGKILL to its group KILL_SECONDS later.
+
+        A worker finishes what runs after the first, and cuts it off after the second. `on_slow` is called
+        if it has not stopped within SLOW_SECONDS. Whether it stopped without the SIGKILL.
+        """
+        slow = min(SLOW_SECONDS, seconds)
+        self._process.terminate()
+        if self._ends_within(slow):
+            return True
+        if on_slow is not None:
+            on_slow()
+        if self._ends_within(seconds - slow):
+            return True
+        self._process.terminate()
+        if self._ends_within(KILL_SECONDS):
+            return True
+        self.kill()
+        return False
+
+    def _ends_within(self, seconds: float) -> bool:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.kill()
             return False
         return True
 

@@ -1,6 +1,7 @@
 """`chervil purge`: throws away the tasks that wait in queues."""
 
 import json
+from typing import Any
 
 import click
 
@@ -9,6 +10,8 @@ from chervil.cli.common import common_of
 from chervil.cli.connect import open_client
 from chervil.cli.ids import some
 from chervil.cli.question import ask
+from chervil.cli.terminal import printable
+from chervil.protocol import Stage
 
 
 @click.command(short_help="Throw away the tasks that wait.")
@@ -18,7 +21,7 @@ from chervil.cli.question import ask
 def purge(ctx: click.Context, queues: str, force: bool) -> int:
     """Throw away the tasks that wait: the queued ones, and those held until their time.
 
-    Running tasks go on.
+    Running tasks go on. Asks first, unless nothing waits.
 
     \b
     Example:
@@ -29,8 +32,13 @@ def purge(ctx: click.Context, queues: str, force: bool) -> int:
     client = open_client(common)
     try:
         if not force:
-            waiting = _waiting(client.stats().get("queues", []), names)
+            report = client.stats()
+            waiting = _waiting(report.get("queues", []), names)
             where = f"in {', '.join(names)}" if names else "in all queues"
+            if not waiting and _lists_every_task(report):
+                nothing = f"Nothing waits {where if names else 'in any queue'}."
+                click.echo(json.dumps({"purged": 0}) if common.json else printable(nothing))
+                return exits.OK
             question = f"Throw away {waiting} waiting {'task' if waiting == 1 else 'tasks'} {where}?"
             ask(question, unasked="-f", declined="nothing was purged")
         count = client.purge(names)
@@ -43,3 +51,10 @@ def purge(ctx: click.Context, queues: str, force: bool) -> int:
 def _waiting(queues: list[dict[str, object]], names: list[str]) -> int:
     chosen = [q for q in queues if not names or q.get("name") in names]
     return sum(int(str(q.get("ready", 0))) + int(str(q.get("scheduled", 0))) for q in chosen)
+
+
+def _lists_every_task(report: dict[str, Any]) -> bool:
+    """Whether no task waits in a queue that the report has no room for."""
+    tasks = report.get("tasks", {})
+    waiting = sum(tasks.get(stage.name, 0) for stage in (Stage.QUEUED, Stage.SCHEDULED, Stage.RETRY))
+    return bool(waiting <= _waiting(report.get("queues", []), []))

@@ -2,10 +2,14 @@
 
 import click
 
+from chervil.cli import exits
 from chervil.cli.common import common_of
 from chervil.cli.connect import open_client
 from chervil.cli.ids import TaskId
 from chervil.cli.outcome import show, wait_for
+from chervil.cli.terminal import say
+from chervil.client import Client
+from chervil.protocol import Stage
 
 
 @click.command(short_help="Show what came of a task.")
@@ -30,6 +34,15 @@ def result(ctx: click.Context, id: str, wait: bool, timeout: float | None) -> in
     client = open_client(common)
     try:
         status = wait_for(client, id, timeout, common) if wait else client.query([id])[0]
+        if status.stage is Stage.EVICTED and not common.json and _is_forgotten(client, id):
+            say(f"Error: task {id} ended and is forgotten: neither its result nor its story is kept.")
+            return exits.UNAVAILABLE
         return show(status, client, common, waited=timeout)
     finally:
         client.close()
+
+
+def _is_forgotten(client: Client, task_id: str) -> bool:
+    """Whether the broker knows of an evicted task no more than that: `why` has nothing to tell then."""
+    report = client.history(task_id)
+    return report.get("stage") == Stage.EVICTED.name and "name" not in report

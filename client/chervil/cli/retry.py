@@ -86,7 +86,8 @@ def _retry_dead(client: Client, common: Common, *, queue: str | None, task: str 
     else:
         _say_how_many(count, len(ids))
         if count < len(ids):
-            click.echo("The others are no dead letters any more.", err=True)
+            who = "The others" if count else "They"
+            click.echo(f"{who} are no dead letters any more.", err=True)
     return exits.OK if count or not ids else exits.TASK_FAILED
 
 
@@ -95,8 +96,11 @@ def _of(task: str | None) -> str:
 
 
 def _say_how_many(count: int, asked: int) -> None:
+    if not count:
+        click.echo("Nothing was run again.")
+        return
     how_many = some(count) if count == asked else f"{count} of {some(asked)}"
-    click.echo(f"{how_many} {'runs' if asked == 1 and count else 'run'} again.")
+    click.echo(f"{how_many} {'runs' if asked == 1 else 'run'} again.")
 
 
 def _why_not(status: Status) -> str:

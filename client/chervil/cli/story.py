@@ -1,6 +1,6 @@
 """A task's life in plain words: the report of HISTORY (protocol.md) as `chervil why` tells it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from chervil.cli.clock import clock, distance
@@ -65,10 +65,13 @@ def tell(report: Mapping[str, Any]) -> Iterator[Told]:
             lost = event["attempts"]
 
 
-def prospect(report: Mapping[str, Any], app: str | None, *, away: bool = False) -> str:
+def prospect(
+    report: Mapping[str, Any], app: str | None, *, away: bool = False, pids: Sequence[int] = ()
+) -> str:
     """What the task waits for now, and what its owner can do; `app` is what -A takes.
 
-    `away`: the worker that has it has lost the connection.
+    `away`: the worker that has it has lost the connection. `pids`: the workers that it may be, where one is
+    connected.
     """
     task_id = str(report.get("id"))
     match report.get("stage"):
@@ -86,24 +89,34 @@ def prospect(report: Mapping[str, Any], app: str | None, *, away: bool = False) 
         case "REVOKED" | "EXPIRED":
             return f"It will not run, unless somebody has it run after all: {command('retry', task_id)}"
         case "EVICTED":
-            return (
-                "It ended. Its result and its arguments were dropped: for room, because their time was over, "
-                "or because somebody forgot it. To run it again, publish it anew under another id."
-            )
+            return f"{_dropped(report)} To run it again, publish it anew under another id."
         case other:
-            return _waiting(report, str(other), app, task_id, away)
+            return _waiting(report, str(other), app, away, pids)
 
 
-def _waiting(report: Mapping[str, Any], stage: str, app: str | None, task_id: str, away: bool) -> str:
+def _dropped(report: Mapping[str, Any]) -> str:
+    """What is still known of a task that has ended and was evicted, or forgotten with all that it had."""
+    if report.get("name") is not None:
+        return "Its result and its arguments were dropped, for room or because their time was over."
+    return (
+        "It ended, and nothing else is kept of it: somebody forgot it, or it was dropped for room or because "
+        "its time was over."
+    )
+
+
+def _waiting(report: Mapping[str, Any], stage: str, app: str | None, away: bool, pids: Sequence[int]) -> str:
     """For a task that will move by itself."""
     if stage not in Stage.__members__:
         return ""
+    task_id, worker = str(report.get("id")), report.get("worker")
+    if worker and pids:
+        worker += f" (pid {' or '.join(map(str, pids))})"
     info = {
         Info.NAME: report.get("name"),
         Info.QUEUE: report.get("queue"),
         Info.WAITING_FOR: report.get("waiting_for"),
         Info.DUE_IN_MS: report.get("due_in_ms"),
-        Info.WORKER: report.get("worker"),
+        Info.WORKER: worker,
     }
     known = {int(key): value for key, value in info.items() if value is not None}
     status = Status(task_id, Stage[stage], None, None, known)
@@ -133,11 +146,9 @@ def _in_words(event: Event, cost: str) -> str:
         case "started":
             return f"started on {worker}"
         case "lost":
-            # A worker's words may end with the count that stands here anyway.
-            reason = str(event.get("reason")).removesuffix(f", on attempt {event.get('attempts')}")
-            return f"its process died: {reason}{cost}"
+            return f"its process died: {_how_it_died(event)}{cost}"
         case "session_lost":
-            return f"{worker} was not heard of any more{cost}"
+            return f"its worker was lost: {worker}{cost}"
         case "released":
             return f"given back by {worker}{_because(event)}"
         case "retry":
@@ -169,8 +180,18 @@ def _ending(event: Event) -> str:
     return _as_it_came(event)
 
 
+def _how_it_died(event: Event) -> str:
+    # The count that a worker's words may end with stands in the line anyway.
+    return _in_short(str(event.get("reason")).removesuffix(f", on attempt {event.get('attempts')}"))
+
+
+def _in_short(reason: str) -> str:
+    """A worker's words for its log, made shorter for one line of many."""
+    return reason.replace("perhaps by the system for want of memory", "perhaps out of memory")
+
+
 def _because(event: Event) -> str:
-    return f": {event['reason']}" if event.get("reason") else ""
+    return f": {_in_short(str(event['reason']))}" if event.get("reason") else ""
 
 
 def _is_failure(event: Event) -> bool:
@@ -184,10 +205,10 @@ def _charged(event: Event, limit: object, lost: int | None) -> str:
     if attempts is None:
         return ""
     if lost is None:
-        return f", attempts lost so far: {attempts} of {limit}"
+        return f"; attempts lost so far: {attempts} of {limit}"
     if attempts > lost:
-        return f", attempt {attempts} of {limit} was lost"
-    return ", which cost no attempt"
+        return f"; attempt {attempts} of {limit} lost"
+    return "; it cost no attempt"
 
 
 def _as_it_came(event: Event) -> str:

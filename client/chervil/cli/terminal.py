@@ -10,6 +10,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
 from shlex import quote
 
 import click
@@ -54,9 +55,7 @@ def cut(text: str, width: int) -> str:
     """The text in at most `width` columns, with `...` where something is missing; `width` is at least 3."""
     if _width(text) <= width:
         return text
-    end = len(text)
-    while _width(text[:end]) > width - 3:
-        end -= 1
+    end = sum(taken <= width - 3 for taken in accumulate(map(_width, text)))
     return f"{text[:end]}..."
 
 
@@ -75,6 +74,12 @@ def wrapped(text: str, indent: int = 0, *, err: bool = False) -> str:
         glued, max(limit - indent, NARROWEST), break_long_words=False, break_on_hyphens=False
     )
     return f"\n{' ' * indent}".join(lines).replace("\0", " ")
+
+
+def one_line(text: str) -> str:
+    """The text in one line that is cut where it does not fit the terminal; whole elsewhere."""
+    text, limit = printable(text), columns()
+    return text if limit is None else cut(text, limit)
 
 
 def say(text: str) -> None:

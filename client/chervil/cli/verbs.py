@@ -30,4 +30,8 @@ VERBS: dict[str, Verb] = {
     "status": Verb("chervil.cli.status:status", "Show queues, workers and warnings."),
     "health": Verb("chervil.cli.health:health", "Exit 0 if the broker answers, 69 if not."),
     "purge": Verb("chervil.cli.purge:purge", "Throw away the tasks that wait."),
+    "report": Verb("chervil.cli.report:report", "Show versions, settings and broker, secrets masked."),
+    "completion": Verb(
+        "chervil.cli.completion:completion", "Print the script that completes verbs and options."
+    ),
 }

@@ -175,7 +175,7 @@ def test_early_claim_ends_with_its_session_and_never_runs_again(rig, worker):
     rig.engine.close(worker)
     view = rig.view("a")
     assert (view.stage, view.handle) == (Stage.FAILURE, None)
-    assert view.failure == ("lost", "its worker worker was not heard of any more")
+    assert view.failure == ("lost", "its worker worker was lost")
     assert granted(rig) == [("b", 2, False, 0)], "unclaimed: no child can have begun it"
 
 

@@ -164,3 +164,17 @@ def test_watch_that_there_is_no_memory_for_is_refused_as_a_whole():
         rig.engine.unwatch(session, ids)
     rig.engine.watch(sessions[-1], 2, ids)
     assert rig.pump().statuses[0][:2] == (sessions[-1], 2)
+
+
+def test_arguments_can_be_asked_for_until_they_are_dropped():
+    rig = Rig()
+    worker = rig.worker("q", credit=9)
+    rig.publish("kept", "done")
+    handle = rig.engine.body_handle("kept")
+    kept, done = rig.lease()
+    assert handle == kept.handle
+    rig.succeed(worker, done)
+    rig.complete(worker, rig.outcome(kept, Outcome.REJECT))
+    assert rig.engine.body_handle("kept") == handle
+    assert rig.engine.body_handle("done") is None
+    assert rig.engine.body_handle("nobody knows") is None

@@ -11,6 +11,7 @@ from chervil import exceptions
 from chervil.aio import client as client_module
 from chervil.aio.client import AsyncClient
 from chervil.asking import REQUEST_SECONDS
+from chervil.client import Client
 from chervil.conversation import ClientClosed, LineBroken
 from chervil.exceptions import AccessRefused, OperationalError, PublishUnconfirmed
 from chervil.protocol import Code, Stage
@@ -22,7 +23,7 @@ def row(id_="a"):
 
 
 def made(broker, connect_timeout=5.0):
-    return AsyncClient(broker.found, None, connect_timeout)
+    return AsyncClient(broker.addresses, None, connect_timeout)
 
 
 def test_many_publish_and_wait_over_one_connection(broker):
@@ -288,7 +289,7 @@ def test_a_refusal_does_not_end_the_line(broker):
 
     async def main():
         client = made(broker)
-        with pytest.raises(OperationalError, match="FORBIDDEN"):
+        with pytest.raises(AccessRefused, match=r"does not allow this: not yours$"):
             await client.wait(["a"])
         await client.publish([row()])
         await client.aclose()
@@ -308,3 +309,16 @@ def test_only_what_says_something_about_the_line_drops_it(broker):
         await client.aclose()
 
     run(main())
+
+
+def test_broker_that_a_blocking_client_has_reached_may_come_back(broker):
+    client = Client(broker.addresses.found)
+    client.publish([row()])
+    broker.close()
+
+    async def main():
+        with pytest.raises(OperationalError, match=r"^lost the broker while waiting"):
+            await client.aio.wait(["a"], 0.3)
+
+    run(main())
+    client.close()

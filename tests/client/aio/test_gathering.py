@@ -14,7 +14,7 @@ def row(id_="a"):
 
 def with_client(broker, use):
     async def main():
-        client = AsyncClient(broker.found, None, 5.0)
+        client = AsyncClient(broker.addresses, None, 5.0)
         await use(client)
         await client.aclose()
 

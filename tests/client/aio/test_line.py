@@ -12,6 +12,7 @@ from chervil.conversation import LineBroken, ask
 from chervil.exchange import WELCOME, Mailbox
 from chervil.protocol import Stage
 from chervil.protocol import messages as m
+from chervil.tls_files import TLSFiles
 from tests.client.fakes import FakeBroker
 
 SOON = 0.05
@@ -27,7 +28,7 @@ def later():
 
 
 async def greeted(broker):
-    line = await connect(broker.url, later())
+    line = await connect(broker.url, TLSFiles(), later())
     await line.send(line.exchange.hello("me"), later())
     while line.exchange.welcome is None:
         await line.news(WELCOME, later())
@@ -243,7 +244,7 @@ def test_a_reset_is_the_end_of_the_line():
         with socket.create_server(("127.0.0.1", 0)) as server:
             url = BrokerURL("chervil", host="127.0.0.1", port=server.getsockname()[1])
             for do in (lambda line: None, lambda line: line._read()):
-                line = await connect(url, later())
+                line = await connect(url, TLSFiles(), later())
                 peer, _ = server.accept()
                 do(line)  # nothing is there to read: nothing happens
                 assert line.usable is False  # not greeted
@@ -309,7 +310,7 @@ def test_tcp_is_connected_by_number_and_by_name(host):
     broker = FakeBroker()
 
     async def main():
-        line = await connect(BrokerURL("chervil", host=host, port=broker.url.port), later())
+        line = await connect(BrokerURL("chervil", host=host, port=broker.url.port), TLSFiles(), later())
         assert line._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         line.close()
 
@@ -323,16 +324,16 @@ def test_nobody_there_is_an_error_and_so_is_an_address_that_is_none(tmp_path, mo
 
     async def main():
         with pytest.raises(ConnectionRefusedError):
-            await connect(BrokerURL("chervil", host="127.0.0.1", port=port), later())
+            await connect(BrokerURL("chervil", host="127.0.0.1", port=port), TLSFiles(), later())
         with pytest.raises(FileNotFoundError):
-            await connect(BrokerURL("chervil+unix", path=str(tmp_path / "none")), later())
+            await connect(BrokerURL("chervil+unix", path=str(tmp_path / "none")), TLSFiles(), later())
 
         async def none(host, port):
             return []
 
         monkeypatch.setattr(line_module, "_addresses", none)
         with pytest.raises(OSError, match="h has no address"):
-            await connect(BrokerURL("chervil", host="h", port=1), later())
+            await connect(BrokerURL("chervil", host="h", port=1), TLSFiles(), later())
 
     run(main())
 
@@ -345,11 +346,11 @@ def test_a_unix_socket_whose_queue_is_full_is_waited_for_until_the_deadline(tmp_
 
         async def fill():
             while True:
-                lines.append(await connect(url, soon()))
+                lines.append(await connect(url, TLSFiles(), soon()))
 
         with pytest.raises(TimeoutError):
             await fill()
-        connecting = asyncio.create_task(connect(url, later()))
+        connecting = asyncio.create_task(connect(url, TLSFiles(), later()))
         await asyncio.sleep(0)
         assert not connecting.done()
         accepted = [listener.accept()[0] for _ in lines]
@@ -362,3 +363,56 @@ def test_a_unix_socket_whose_queue_is_full_is_waited_for_until_the_deadline(tmp_
         listener.bind(url.path)
         listener.listen(0)
         run(main())
+
+
+# TLS
+
+
+def test_much_goes_both_ways_over_tls(relayed, authority, broker):
+    url = relayed(authority.server_context()).url
+
+    async def main():
+        line = await connect(url, authority.files, later())
+        await line.send(line.exchange.hello("me"), later())
+        while line.exchange.welcome is None:
+            await line.news(WELCOME, later())
+        line.exchange._connection.accept_frames_up_to(1 << 25)
+        rows = [[str(n), "t", "default", 0, None, None, "json", b"x" * 200_000] for n in range(20)]
+        requests = [line.exchange.publish([row]) for row in rows]
+        await asyncio.gather(*[ask(line, request, later()) for request in requests])
+        line.close()
+
+    run(main())
+    assert len(broker.rows) == 20
+    assert len(broker.hellos) == 1
+
+
+def test_a_connecting_that_is_cancelled_leaves_nothing_open(authority):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = BrokerURL("chervils", host="127.0.0.1", port=silent.getsockname()[1])
+            connecting = asyncio.create_task(connect(url, authority.files, later()))
+            peer, _ = await asyncio.to_thread(silent.accept)
+            assert await asyncio.to_thread(peer.recv, 1) == b"\x16"
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+            peer.settimeout(LONG)
+            while await asyncio.to_thread(peer.recv, 1 << 16):
+                pass
+            peer.close()
+
+    run(main())
+
+
+def test_a_failure_of_tls_breaks_the_line_in_its_own_words(relayed, authority):
+    context = authority.server_context(asks=True)
+    url = relayed(context).url
+
+    async def main():
+        line = await connect(url, authority.files, later())
+        with pytest.raises(LineBroken, match="client certificate") as caught:
+            await line.news(WELCOME, later())
+        assert caught.value.explained
+
+    run(main())

@@ -12,6 +12,7 @@ from chervil.address import BrokerURL, Found
 from chervil.cli.common import ENVIRONMENT
 from chervil.cli.main import main
 from chervil.client import Status
+from chervil.exceptions import AccessRefused
 from chervil.protocol import Stage
 
 
@@ -68,6 +69,8 @@ class Broker:
     countable: set[str] = field(default_factory=set)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
 
+    forbids_stats: bool = False
+
     #: How many seconds each publish and query had; and how long one takes, because the broker is full.
     deadlines: list[float] = field(default_factory=list)
     full_for: float | None = None
@@ -86,7 +89,12 @@ class Broker:
             time.sleep(self.full_for)  # what is tested is how long it took
         self.published += rows
 
+    def reach(self) -> None:
+        pass
+
     def stats(self) -> dict[str, Any]:
+        if self.forbids_stats:
+            raise AccessRefused("this wants the role control")
         return self.report
 
     def purge(self, queues: list[str]) -> int:

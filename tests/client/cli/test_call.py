@@ -138,6 +138,8 @@ def test_wrong_arguments_show_the_signature(chervil: Run, broker: Broker, app: s
         (["-k", "[1"], "is not JSON"),
         (["--countdown", "1", "--eta", "2030-01-01"], "--countdown and --eta both say when"),
         (["--countdown", "-1"], "-1.0 is not in the range"),
+        (["--wait", "--timeout", "nan"], "Invalid value for '--timeout': nan is no number of seconds."),
+        (["--countdown", "nan"], "Invalid value for '--countdown': nan is no number of seconds."),
         (["--eta", "soon"], "'soon' is no time"),
         (["--task-id", "x" * 200], "a task id is 1 to 128 bytes"),
         (["--quue", "x"], "No such option '--quue'. (Did you mean one of: '--queue', '--quiet'?)"),

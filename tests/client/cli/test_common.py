@@ -98,8 +98,21 @@ def test_only_an_app_without_rival_is_asked_for_its_broker(monkeypatch: pytest.M
     assert not Common().asks_the_app
     assert Common(app="tasks").asks_the_app
     assert not Common(app="tasks", broker="chervil://h:1").asks_the_app
+    # Only the app may know the files.
+    assert Common(app="tasks", broker="chervils://h:1").asks_the_app
+    assert not Common(broker="chervils://h:1").asks_the_app
     monkeypatch.setenv("CHERVIL_BROKER_URL", "chervil://h:1")
     assert not Common(app="tasks").asks_the_app
+    monkeypatch.setenv("CHERVIL_BROKER_URL", "chervil+unix:///s;chervils://h:1")
+    assert Common(app="tasks").asks_the_app
+
+
+def test_a_folder_that_may_not_be_looked_into_has_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert Common().settings()[1] == {}
 
 
 def test_config_names_another_file(chervil: Run, tmp_path: Path) -> None:

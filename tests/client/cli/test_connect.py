@@ -11,7 +11,11 @@ import pytest
 from chervil.cli.common import Common
 from chervil.cli.connect import app_for, open_client
 from chervil.exceptions import AppNotFound
+from chervil.protocol import Code
+from chervil.protocol import messages as m
 from tests.client.cli.conftest import Ran
+from tests.client.fakes import FakeBroker, Peer
+from tests.client.relay import Authority, Relay
 
 APP = """
 from chervil import Chervil
@@ -117,3 +121,104 @@ def test_no_broker_is_69_with_its_url_who_said_so_and_what_to_type(
         f"start one: chervil broker --bind {address}\n",
     )
     assert time.monotonic() - began < 2
+
+
+# TLS
+
+
+@pytest.fixture
+def relay(authority: Authority, tmp_path: Path) -> Iterator[Relay]:
+    """TLS before a broker."""
+    fake = FakeBroker(tmp_path / "fake.sock")
+    relay = Relay(fake.url, authority.server_context())
+    yield relay
+    relay.close()
+    fake.close()
+
+
+def test_the_apps_files_are_used_even_where_the_flag_names_the_broker(
+    name: str, relay: Relay, authority: Authority
+) -> None:
+    Path(f"{name}.py").write_text(
+        "from chervil import Chervil\n"
+        f"app = Chervil(broker='chervils://elsewhere', broker_use_ssl={{'ca_certs': {authority.files.ca!r}}})\n"
+    )
+    client = open_client(common_for(name, str(relay.url)))
+    assert client.stats() == {"version": "0"}
+    client.close()
+
+
+def test_the_environments_files_are_used(
+    chervil: Callable[..., Ran], relay: Relay, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert authority.files.ca is not None
+    monkeypatch.setenv("CHERVIL_TLS_CA", authority.files.ca)
+    assert chervil("-b", str(relay.url), "health") == Ran(0, f"ok: {relay.url}, Chervil 0, up 0 s\n", "")
+
+
+@pytest.mark.parametrize("line", [["health"], ["status"], ["call", "t"]])
+def test_a_certificate_that_is_not_accepted_is_69_and_one_line(
+    chervil: Callable[..., Ran], relay: Relay, line: list[str]
+) -> None:
+    ran = chervil("-b", str(relay.url), *line)
+    assert (ran.code, ran.out) == (69, "")
+    assert ran.err.startswith(f"Error: cannot reach the broker at {relay.url} (flag --broker): ")
+    assert ran.err.endswith("; name the file of the CA that it is of with CHERVIL_TLS_CA\n")
+    assert ran.err.count("\n") == 1
+
+
+def test_a_setting_for_tls_and_an_address_without_it_are_a_usage_error(
+    chervil: Callable[..., Ran], name: str
+) -> None:
+    Path(f"{name}.py").write_text("from chervil import Chervil\napp = Chervil('x', broker_use_ssl=True)\n")
+    ran = chervil("-A", name, "status")
+    assert ran.code == 2
+    assert "write chervils://127.0.0.1:2437" in ran.err
+
+
+# Tokens and vhosts
+
+
+@pytest.fixture
+def strict() -> Iterator[FakeBroker]:
+    fake = FakeBroker(token="a/b@c%")
+    yield fake
+    fake.close()
+
+
+def test_token_and_vhost_of_the_url_reach_the_broker(chervil: Callable[..., Ran], strict: FakeBroker) -> None:
+    url = f"chervil://a%2Fb%40c%25@127.0.0.1:{strict.url.port}/sta%2Fging"
+    ran = chervil("-b", url, "health")
+    assert ran.code == 0
+    assert f"chervil://***@127.0.0.1:{strict.url.port}/sta%2Fging" in ran.out
+    assert (strict.hellos[0].token, strict.hellos[0].vhost) == ("a/b@c%", "sta/ging")
+
+
+def test_a_vhost_that_is_not_granted_is_69_and_one_line(
+    chervil: Callable[..., Ran], strict: FakeBroker
+) -> None:
+    def forbid(peer: Peer, message: m.Hello) -> bool:
+        peer.send(m.Error(None, Code.FORBIDDEN, "the user web may not use the vhost shop"))
+        return True
+
+    strict.scripts[m.Hello] = forbid
+    url = f"chervil://127.0.0.1:{strict.url.port}/shop"
+    for verb in ("health", "status"):
+        assert chervil("-b", url, verb) == Ran(
+            69,
+            "",
+            f"Error: the broker at {url} (flag --broker) does not let us in: FORBIDDEN: "
+            "the user web may not use the vhost shop\n",
+        )
+
+
+def test_several_addresses_are_tried_in_order(
+    chervil: Callable[..., Ran], strict: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHERVIL_TOKEN", "a/b@c%")
+    urls = f"chervil+unix://{Path.cwd()}/none;{strict.url}"
+    assert chervil("-b", urls, "health").code == 0
+    Path("pyproject.toml").write_text(f'[tool.chervil]\nbroker = "{urls}"\n')
+    assert chervil("health").code == 0
+    monkeypatch.setenv("CHERVIL_BROKER_URL", urls)
+    assert chervil("health").code == 0

@@ -56,6 +56,33 @@ def test_functions_are_counted_and_the_longest_named(tmp_path: Path) -> None:
     assert demo_tasks.nothing() is None
 
 
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment's bin folder below the working folder, which is not on the PATH."""
+    folder = Path.cwd() / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "chervil").write_text("#!/bin/sh\n")
+    (folder / "chervil").chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(folder / "python"))
+    monkeypatch.setattr("sys.argv", [str(folder / "chervil"), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return folder
+
+
+def test_the_command_to_type_is_where_it_is_unless_the_path_has_it(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert demo.command_line() == ".venv/bin/chervil"
+    monkeypatch.setattr("sys.argv", ["/x/cli/__main__.py", "demo"])
+    assert demo.command_line() == ".venv/bin/chervil"
+    monkeypatch.chdir(environment)
+    assert demo.command_line() == str(environment / "chervil")
+    monkeypatch.setenv("PATH", str(environment))
+    assert demo.command_line() == "chervil"
+    (environment / "chervil").unlink()
+    assert demo.command_line() == f"{environment}/python -m chervil.cli"
+
+
 def test_a_broker_that_does_not_start_is_shown_with_its_lines(
     chervil: Callable[..., Ran], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +156,10 @@ def test_interrupted_it_takes_everything_with_it(folder: Path, number: int) -> N
 
 
 @pytest.mark.e2e
-def test_it_shows_ten_functions_a_figure_and_what_to_try_next(folder: Path) -> None:
+def test_it_shows_ten_functions_a_figure_and_what_to_try_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(folder))
     running = start()
     out, err = running.communicate(timeout=DEADLINE)
     assert (running.returncode, err) == (0, "")
@@ -137,5 +167,7 @@ def test_it_shows_ten_functions_a_figure_and_what_to_try_next(folder: Path) -> N
     heading = lines.index(next(line for line in lines if line.startswith("LINES  FUNCTION")))
     assert lines[heading + 11] == ""
     assert "tasks/s" in out
-    assert "chervil -A tasks dev" in out
+    assert demo.command_line() != "chervil"
+    assert f"    {demo.command_line()} -A tasks dev" in lines
+    assert max(map(len, (line for line in lines if line not in lines[heading : heading + 11]))) <= 80
     assert list(folder.iterdir()) == []

@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from chervil.cli.dev import socket_path
+from chervil.cli.common import Common
+from chervil.cli.dev import Session, socket_path
 from chervil.cli.processes import SOCKET_PATH_MAX
 from tests.client.cli.conftest import Ran
 
@@ -22,7 +23,7 @@ DEADLINE = 30.0
 #: `dev` with its two commands replaced: the broker listens, the worker does what worker.txt says.
 STAND_INS = """
 import sys
-from chervil.cli import dev
+from chervil.cli import dev, processes
 from chervil.cli.main import main
 BROKER = '''
 import signal, socket, sys
@@ -39,17 +40,35 @@ while True: signal.pause()
 '''
 dev.broker_command = lambda path: [sys.executable, "-c", open("broker.txt").read() or BROKER, str(path)]
 dev.worker_command = lambda app, url, *options: [sys.executable, "-c", WORKER, app, url, *options]
-dev.STOP_SECONDS = 1.0
+dev.STOP_SECONDS = 1.2
+processes.KILL_SECONDS = 0.5
 main(sys.argv[1:])
+"""
+
+#: `dev` as it is, but in more of a hurry.
+HASTY = """
+import sys
+from chervil.cli import dev
+from chervil.cli.main import main
+dev.STOP_SECONDS = 0.2
+main(sys.argv[1:])
+"""
+
+LONG_TASK = """
+import time
+from chervil import Chervil
+app = Chervil("tasks")
+@app.task
+def rest(): print("resting", flush=True); time.sleep(100)
 """
 
 
 class Dev:
     """A running `chervil dev`, and what it prints."""
 
-    def __init__(self, *argv: str) -> None:
+    def __init__(self, *argv: str, code: str = STAND_INS) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", STAND_INS, *argv],
+            [sys.executable, "-c", code, *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -96,8 +115,8 @@ def dev() -> Iterator[Callable[..., Dev]]:
         Path(name).write_text("")
     running: list[Dev] = []
 
-    def start(*argv: str) -> Dev:
-        running.append(Dev(*(argv or ("-A", "tasks", "dev"))))
+    def start(*argv: str, code: str = STAND_INS) -> Dev:
+        running.append(Dev(*(argv or ("-A", "tasks", "dev")), code=code))
         return running[-1]
 
     yield start
@@ -201,7 +220,58 @@ def test_worker_that_does_not_stop_is_killed_and_that_is_said(dev: Callable[...,
     running = dev()
     running.until("deaf")
     assert running.end(signal.SIGINT) == 130
-    assert any("did not stop within 1 s and was killed" in line for line in running.lines)
+    assert "dev    | a task still runs: in 0.2 s it is cut off" in running.lines
+    assert "dev    | the worker did not stop when asked twice, and was killed" in running.lines
+
+
+def test_worker_that_is_busy_is_asked_twice_and_the_saver_is_told(dev: Callable[..., Dev]) -> None:
+    Path("worker.txt").write_text(
+        "def busy(*_):\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('worker cut it off')))\n"
+        "signal.signal(signal.SIGTERM, busy)"
+    )
+    running = dev()
+    running.until("working")
+    Path("tasks.py").write_text("x = 1\n")
+    assert running.until("a task still runs").endswith(
+        ": in 0.2 s it is cut off and runs again, unless it is acks_late=False"
+    )
+    running.until("worker cut it off")
+    running.until("working")
+    assert not any("killed" in line for line in running.lines)
+
+
+@pytest.mark.e2e
+def test_saving_costs_a_long_task_no_attempt_however_often(
+    dev: Callable[..., Dev], chervil: Callable[..., Ran]
+) -> None:
+    Path("tasks.py").write_text(LONG_TASK)
+    running = dev(code=HASTY)
+    running.until("runs tasks (")
+    url = f"chervil+unix://{Path.cwd()}/.chervil/broker.sock"
+    task_id = chervil("-b", url, "call", "tasks.rest").out.strip()
+    for save in range(3):
+        running.until("resting")
+        Path("tasks.py").write_text(f"{LONG_TASK}# {save}\n")
+        running.until("restarting the worker")
+    running.until("resting")
+    story = json.loads(chervil("-b", url, "why", task_id, "--json").out)
+    assert (story["attempts"], story["stage"]) == (0, "STARTED")
+    assert [event["event"] for event in story["events"]].count("released") == 3
+
+
+def test_its_own_words_are_wrapped_beside_who_says_them(
+    screen: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen(80)
+    session = Session(Common(color=False), Path("broker.sock"), [])
+    session._say(
+        "a dev runs in this folder already: adding a worker to its broker, chervil+unix:///home/me/x"
+    )
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("dev    | a dev runs")
+    assert second.startswith("         ")
+    assert max(len(first), len(second)) <= 80
 
 
 def test_without_an_app_it_says_what_to_type(chervil: Callable[..., Ran]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from chervil.address import BrokerURL
 from chervil.cli.processes import Child, Events, broker_command, wait_until_listening
 from chervil.protocol import to_text
+from tests.client.relay import Authority, Relay
 
 pytestmark = pytest.mark.e2e
 
@@ -119,7 +122,8 @@ def test_a_held_task_is_called_off_run_again_and_dropped(broker: str) -> None:
     task_id = chervil("-b", broker, "call", "far.away", "--countdown", "60").stdout.strip()
     told = chervil("-b", broker, "why", task_id)
     assert told.returncode == 0, told.stderr
-    head, published, held, now = told.stdout.splitlines()
+    head, call, published, held, now = told.stdout.splitlines()
+    assert call == "Called with: ()"
     assert head == f"Task far.away[{task_id}] in queue default: SCHEDULED"
     assert "published by " in published
     assert "held until " in held
@@ -148,7 +152,7 @@ def test_a_task_that_died_twice_and_was_parked_is_told_listed_and_run_again(
     told = chervil("why", task_id).stdout
     assert told.count("its process died: ") == 2
     assert told.count("SIGKILL") >= 2
-    assert "attempt 2 of 2 was lost" in told
+    assert "attempt 2 of 2 lost" in told
     assert "parked: " in told
     assert told.splitlines()[-1].endswith(f"chervil retry {task_id}, or chervil forget {task_id}")
     assert "1 dead letter: chervil list dead" in chervil("status").stdout
@@ -216,3 +220,36 @@ def test_demo_parses_measures_and_leaves_nothing(tmp_path: Path) -> None:
     assert len(shown["longest"]) == 10
     assert shown["tasks_per_second"] > 100
     assert list(tmp_path.glob("chervil-demo-*")) == []
+
+
+TLS_TASKS = """
+from chervil import Chervil
+app = Chervil("tasks", broker={urls!r}, broker_use_ssl={{"ca_certs": {ca!r}}})
+@app.task
+def add(x, y): return x + y
+@app.task
+def publish_one(): return add.delay(2, 3).id
+"""
+
+
+def test_app_worker_and_children_speak_tls_as_the_app_says(broker: str, authority: Authority) -> None:
+    relay = Relay(BrokerURL.parse(broker), authority.server_context())
+    ca = authority.files.ca
+    urls = [str(BrokerURL("chervils", host="localhost", port=free_port())), str(relay.url)]
+    Path("tasks.py").write_text(TLS_TASKS.format(urls=urls, ca=ca))
+    worker = subprocess.Popen([sys.executable, "-m", "chervil.cli", "-A", "tasks", "worker", "-c", "1"])
+    try:
+        published = chervil("-A", "tasks", "call", "tasks.publish_one", "--wait")
+        assert (published.returncode, published.stderr) == (0, "")
+        added = chervil("-A", "tasks", "result", published.stdout.strip(), "--wait")
+        assert added.stdout == "5\n"
+    finally:
+        worker.terminate()
+        assert worker.wait(DEADLINE) == 0
+        relay.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port

@@ -25,6 +25,14 @@ def test_json_names_the_instance(chervil: Run, broker: Broker) -> None:
     assert answer == {"version": "0.1.0", "instance": "ab" * 16, "durability": "memory", "uptime_ms": 90_000}
 
 
+def test_a_user_without_the_role_control_learns_that_the_broker_is_there(
+    chervil: Run, broker: Broker
+) -> None:
+    broker.forbids_stats = True
+    assert chervil("health") == Ran(0, "ok: chervil://127.0.0.1:2437\n", "")
+    assert json.loads(chervil("health", "--json").out)["version"] is None
+
+
 def test_the_app_is_never_loaded(chervil: Run, broker: Broker) -> None:
     assert chervil("-A", "no_such_module", "health").code == 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from chervil.cli import processes
 from chervil.cli.processes import (
     Child,
     Ended,
@@ -30,6 +31,16 @@ LISTEN = "import socket, signal, sys; s = socket.socket(socket.AF_UNIX); s.bind(
 STUBBORN = (
     "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf')\nwhile True: signal.pause()"
 )
+
+#: Goes on after a first SIGTERM, and ends in order after a second.
+BUSY = """
+import signal, sys
+def stop(*_):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    print("once more cuts it off")
+signal.signal(signal.SIGTERM, stop); print("busy")
+while True: signal.pause()
+"""
 
 PARENT = """
 import signal, sys
@@ -96,10 +107,25 @@ def test_stop_asks_and_waits(start: Starter) -> None:
     assert next_event(start.events, DEADLINE) == Ended(child, -signal.SIGTERM)
 
 
-def test_stop_kills_who_does_not_listen(start: Starter) -> None:
+def test_stop_asks_who_is_busy_a_second_time_and_kills_nothing(start: Starter) -> None:
+    child = start(BUSY)
+    start.wait_for_a_line()
+    slow: list[str] = []
+    assert child.stop(0.2, lambda: slow.append("still runs"))
+    assert next_event(start.events, DEADLINE) == Ended(child, 3)
+    assert start.lines[-1] == ("child", "once more cuts it off")
+    assert slow == ["still runs"]
+
+
+def test_stop_kills_who_does_not_listen_after_a_further_grace(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "KILL_SECONDS", 0.2)
     child = start(STUBBORN)
     start.wait_for_a_line()
+    before = time.monotonic()
     assert not child.stop(0.1)
+    assert time.monotonic() - before >= 0.3
     assert next_event(start.events, DEADLINE) == Ended(child, -signal.SIGKILL)
 
 

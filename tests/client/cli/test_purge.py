@@ -59,3 +59,25 @@ def test_no_is_no(chervil: Run, waiting: Broker, terminal: Callable[[bool], list
     assert ran.code == 1
     assert "nothing was purged" in ran.err
     assert waiting.purged == []
+
+
+def test_nothing_there_is_said_without_a_question(
+    chervil: Run, waiting: Broker, terminal: Callable[[bool], list[str]]
+) -> None:
+    asked = terminal(False)
+    waiting.report["tasks"] = {"QUEUED": 7, "SCHEDULED": 1, "DEAD": 9}
+    assert chervil("purge", "-Q", "letters") == Ran(0, "Nothing waits in letters.\n", "")
+    assert chervil("purge", "-Q", "letters", "--json") == Ran(0, '{"purged": 0}\n', "")
+    waiting.report |= {"queues": [], "tasks": {"DEAD": 9}}
+    assert chervil("purge") == Ran(0, "Nothing waits in any queue.\n", "")
+    assert (asked, waiting.purged) == ([], [])
+
+
+def test_it_asks_where_a_queue_that_is_not_listed_may_hold_something(
+    chervil: Run, waiting: Broker, terminal: Callable[[bool], list[str]]
+) -> None:
+    """A broker lists its fullest queues alone."""
+    asked = terminal(True)
+    waiting.report["tasks"] = {"QUEUED": 8, "RETRY": 1}
+    assert chervil("purge", "-Q", "letters").code == 0
+    assert asked == ["Throw away 0 waiting tasks in letters?"]

@@ -59,6 +59,20 @@ def test_a_timeout_of_zero_is_taken_and_a_negative_one_refused(chervil: Run, bro
     assert chervil("result", ID, "-w", "--timeout", "-1").code == 2
 
 
+def test_a_forgotten_task_is_not_sent_on_to_a_story_that_is_forgotten_too(
+    chervil: Run, broker: Broker
+) -> None:
+    broker.statuses = [Status(ID, Stage.EVICTED, None, None, {})]
+    broker.life = {"id": ID, "stage": "EVICTED"}
+    said = f"Error: task {ID} ended and is forgotten: neither its result nor its story is kept.\n"
+    assert chervil("result", ID) == Ran(69, "", said)
+    assert chervil("result", ID, "--json") == Ran(69, f'{{"id": "{ID}", "stage": "EVICTED"}}\n', "")
+    broker.life |= {"name": "tasks.add"}
+    ran = chervil("result", ID)
+    assert ran.code == 69
+    assert f"chervil why {ID}" in ran.err
+
+
 @pytest.mark.parametrize("wait", [[], ["--wait"]])
 def test_the_client_is_closed_whatever_happens(
     chervil: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch, wait: list[str]

@@ -54,7 +54,7 @@ def test_how_many_of_how_many_and_for_each_other_why_not(chervil: Run, broker: B
 
 def test_none_is_1_and_json_says_why(chervil: Run, broker: Broker) -> None:
     broker.statuses = [status("c", Stage.SUCCESS)]
-    assert chervil("retry", "c") == Ran(1, "0 of 1 task run again.\n", "c is not run again: it succeeded\n")
+    assert chervil("retry", "c") == Ran(1, "Nothing was run again.\n", "c is not run again: it succeeded\n")
     ran = chervil("retry", "c", "--json")
     assert ran.code == 1
     assert json.loads(ran.out) == {
@@ -102,7 +102,9 @@ def test_letters_that_somebody_else_took_meanwhile_are_counted(chervil: Run, let
     )
     assert json.loads(chervil("retry", "--dead", "-y", "--json").out) == {"rerun": 1, "asked": 3}
     letters.countable = set()
-    assert chervil("retry", "--dead", "-y").code == 1
+    assert chervil("retry", "--dead", "-y") == Ran(
+        1, "Nothing was run again.\n", "They are no dead letters any more.\n"
+    )
 
 
 def test_no_dead_letters_is_no_failure_and_no_question(chervil: Run, broker: Broker) -> None:

@@ -34,17 +34,18 @@ def event(name: str, **fields: Any) -> dict[str, Any]:
         (event("started", worker="w@h"), "started on w@h"),
         (
             event("lost", worker="w@h", reason="SIGKILL (pid 4711)", attempts=1),
-            "its process died: SIGKILL (pid 4711), attempt 1 of 3 was lost",
+            "its process died: SIGKILL (pid 4711); attempt 1 of 3 lost",
         ),
         (
-            event("lost", worker="w@h", reason="SIGKILL (pid 4711), on attempt 1", attempts=1),
-            "its process died: SIGKILL (pid 4711), attempt 1 of 3 was lost",
+            event(
+                "lost",
+                reason="SIGKILL (pid 7), perhaps by the system for want of memory, on attempt 1",
+                attempts=1,
+            ),
+            "its process died: SIGKILL (pid 7), perhaps out of memory; attempt 1 of 3 lost",
         ),
-        (
-            event("session_lost", worker="w@h", attempts=0),
-            "w@h was not heard of any more, which cost no attempt",
-        ),
-        (event("session_lost", worker="w@h"), "w@h was not heard of any more"),
+        (event("session_lost", worker="w@h", attempts=0), "its worker was lost: w@h; it cost no attempt"),
+        (event("session_lost", worker="w@h"), "its worker was lost: w@h"),
         (event("released", worker="w@h", reason="it stops"), "given back by w@h: it stops"),
         (event("released", worker=None, reason=None), "given back by a worker"),
         (
@@ -62,6 +63,10 @@ def event(name: str, **fields: Any) -> dict[str, Any]:
         (
             event("ended", stage="DEAD", worker=None, reason="no worker knows it"),
             "parked: no worker knows it",
+        ),
+        (
+            event("ended", stage="DEAD", reason="SIGKILL (pid 7), perhaps by the system for want of memory"),
+            "parked: SIGKILL (pid 7), perhaps out of memory",
         ),
         (event("ended", stage="REVOKED", worker=None, reason="op@h"), "revoked: op@h"),
         (event("ended", stage="EXPIRED", worker=None, reason=None), "expired"),
@@ -102,11 +107,11 @@ def test_attempts_are_counted_anew_after_a_rerun() -> None:
             event("lost", reason="SIGSEGV", attempts=1),
         )
     )
-    assert [line.text.partition(", ")[2] for line in lines] == [
-        "attempt 1 of 3 was lost",
-        "which cost no attempt",
+    assert [line.text.partition("; ")[2] for line in lines] == [
+        "attempt 1 of 3 lost",
+        "it cost no attempt",
         "",
-        "attempt 1 of 3 was lost",
+        "attempt 1 of 3 lost",
     ]
 
 
@@ -115,9 +120,9 @@ def test_no_attempts_are_counted_where_none_follows(loss: str) -> None:
     """With `acks_late=False` and `reject_on_worker_lost=False` the first loss is the end."""
     lost = event(loss, worker="w@h", reason="SIGKILL", attempts=1)
     first, _ = tell(report("FAILURE", lost, event("ended", stage="FAILURE", reason="SIGKILL")))
-    assert first.text.endswith(("SIGKILL; it is not run again", "any more; it is not run again"))
+    assert first.text.endswith(("SIGKILL; it is not run again", "w@h; it is not run again"))
     first, _ = tell(report("DEAD", lost, event("ended", stage="DEAD", reason="SIGKILL")))
-    assert first.text.endswith(", attempt 1 of 3 was lost")
+    assert first.text.endswith("; attempt 1 of 3 lost")
 
 
 @pytest.mark.parametrize("stage", ["LEASED", "STARTED"])
@@ -134,7 +139,7 @@ def test_a_gap_is_told_and_nothing_is_concluded_across_it() -> None:
     lines = list(tell(report("QUEUED", *events, dropped_events=40)))
     assert lines[8].text == "(40 events in between were not kept)"
     assert lines[8].time == ""
-    assert lines[9].text == "its process died: SIGKILL, attempts lost so far: 2 of 3"
+    assert lines[9].text == "its process died: SIGKILL; attempts lost so far: 2 of 3"
 
 
 def test_headline_says_which_task_and_where_it_is() -> None:
@@ -183,7 +188,22 @@ def test_the_last_line_says_what_it_waits_for_and_what_to_do(now: dict[str, Any]
     assert prospect(now, "proj") == text
 
 
-def test_an_evicted_task_is_explained() -> None:
+@pytest.mark.parametrize(
+    ("pids", "worker"), [([], "w@h"), ([4711], "w@h (pid 4711)"), ([4711, 4712], "w@h (pid 4711 or 4712)")]
+)
+def test_workers_of_one_name_are_told_apart_by_their_pids(pids: list[int], worker: str) -> None:
+    text = prospect(report("STARTED", worker="w@h"), "proj", pids=pids)
+    assert text == f"Now: running on {worker}; end it: chervil revoke --terminate {ID}"
+
+
+def test_an_evicted_task_whose_story_is_kept_has_its_result_explained() -> None:
+    assert prospect(report("EVICTED"), None) == (
+        "Its result and its arguments were dropped, for room or because their time was over. "
+        "To run it again, publish it anew under another id."
+    )
+
+
+def test_a_forgotten_task_is_told_to_have_nothing_left_and_no_other_command_is_named() -> None:
     text = prospect({"id": ID, "stage": "EVICTED"}, None)
-    assert "Its result and its arguments were dropped" in text
-    assert "publish it anew under another id" in text
+    assert text.startswith("It ended, and nothing else is kept of it: somebody forgot it, or it was dropped")
+    assert "chervil" not in text

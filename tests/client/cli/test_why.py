@@ -51,9 +51,9 @@ def test_a_task_that_died_twice_and_was_parked_has_its_story_told(chervil: Run, 
         "2026-01-31 14:03:07.120          published by web@host (queue default)",
         "2026-01-31 14:03:07.125   +5 ms  delivered to worker1@host",
         "2026-01-31 14:03:07.130   +5 ms  started on worker1@host",
-        "2026-01-31 14:03:09.001  +1.9 s  its process died: SIGKILL (pid 4711), attempt 1 of 2 was lost",
+        "2026-01-31 14:03:09.001  +1.9 s  its process died: SIGKILL (pid 4711); attempt 1 of 2 lost",
         "2026-01-31 14:03:09.005   +4 ms  delivered to worker1@host (redelivered)",
-        "2026-01-31 14:03:11.300  +2.3 s  its process died: SIGKILL (pid 4712), attempt 2 of 2 was lost",
+        "2026-01-31 14:03:11.300  +2.3 s  its process died: SIGKILL (pid 4712); attempt 2 of 2 lost",
         "2026-01-31 14:03:11.300   +0 ms  parked: WorkerLostError: SIGKILL (pid 4712)",
         f"It stays parked until somebody runs it again or drops it: {what_to_do}",
     ]
@@ -67,7 +67,7 @@ def test_a_narrow_screen_wraps_under_the_text(
     lines = chervil("why", ID).out.splitlines()
     assert max(map(len, lines)) <= 80
     at = next(number for number, line in enumerate(lines) if "its process died" in line)
-    assert lines[at + 1] == " " * 33 + "of 2 was lost"
+    assert lines[at + 1] == " " * 33 + "of 2 lost"
 
 
 def test_names_and_reasons_do_not_steer_the_terminal(chervil: Run, broker: Broker) -> None:
@@ -88,6 +88,41 @@ def test_json_is_the_brokers_report(chervil: Run, broker: Broker) -> None:
     assert json.loads(chervil("why", ID, "--json").out) == broker.life
 
 
+CALL = {"codec": "json", "body": b'[[2, "\\u001b[2J"], {"x": 1}]', "body_bytes": 30}
+
+
+def test_what_it_was_called_with_is_told_and_steers_nothing(
+    chervil: Run, broker: Broker, screen: Callable[[int], None]
+) -> None:
+    broker.life = died_twice() | CALL
+    assert chervil("why", ID).out.splitlines()[1] == "Called with: (2, '\\x1b[2J'), x=1"
+    screen(20)
+    assert "Called with: (2, ..." in chervil("why", ID).out.splitlines()
+
+
+def test_json_has_the_arguments_in_place_of_the_body(chervil: Run, broker: Broker) -> None:
+    broker.life = died_twice() | CALL
+    told = json.loads(chervil("why", ID, "--json").out)
+    assert (told["args"], told["kwargs"]) == ([2, "\x1b[2J"], {"x": 1})
+    assert (told["codec"], told["body_bytes"]) == ("json", 30)
+    assert "body" not in told
+
+
+def test_a_running_task_is_told_with_the_pids_that_may_have_it(chervil: Run, broker: Broker) -> None:
+    broker.life = died_twice() | {"stage": "STARTED", "worker": W}
+    names = [(W, 4711, 1), (W, 4712, 0), ("other@host", 4713, 1), (W, None, 1)]
+    broker.report["workers"] = [dict(zip(("name", "pid", "leased"), each, strict=True)) for each in names]
+    assert f"running on {W} (pid 4711);" in chervil("why", ID).out
+
+
+def test_who_may_not_ask_for_statistics_is_told_the_life_all_the_same(chervil: Run, broker: Broker) -> None:
+    broker.life = died_twice() | {"stage": "STARTED", "worker": W}
+    broker.forbids_stats = True
+    ran = chervil("why", ID)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"running on {W};" in ran.out
+
+
 def test_an_unknown_task_is_69(chervil: Run, broker: Broker) -> None:
     ran = chervil("why", ID)
     assert (ran.code, ran.out) == (69, "")
@@ -100,7 +135,7 @@ def test_an_evicted_task_is_explained(chervil: Run, broker: Broker) -> None:
     broker.life = {"id": ID, "stage": "EVICTED"}
     ran = chervil("why", ID)
     assert ran.code == 0
-    assert ran.out.startswith(f"Task {ID}: EVICTED\nIt ended. Its result and its arguments were dropped")
+    assert ran.out.startswith(f"Task {ID}: EVICTED\nIt ended, and nothing else is kept of it")
 
 
 def test_an_unregistered_task_waits_and_then_is_parked_with_the_near_names(
@@ -146,7 +181,8 @@ def test_the_verbs_of_a_tasks_life_ask_the_broker_over_the_wire(chervil: Run) ->
     assert asked[5:] == [
         m.Rerun(0, ["0", "1", "2"]),
         m.Revoke(0, ["a"], terminate=True, signal=9),
-        m.Forget(0, ["a", "b"]),
+        m.Forget(0, ["a"]),
+        m.Forget(0, ["b"]),
     ]
 
 
