@@ -3,6 +3,7 @@
 A broker writes its token there at its start; a client of the same user finds it by the URL.
 """
 
+import errno
 import os
 from pathlib import Path
 from urllib.parse import quote
@@ -57,15 +58,18 @@ def read_token(url: BrokerURL) -> str | None:
     """The token for a broker, or None.
 
     Looked for in the URL, in CHERVIL_TOKEN, in the file that CHERVIL_TOKEN_FILE names, and in
-    `token_path(url)`. Raises OSError when CHERVIL_TOKEN_FILE names a file that cannot be read: that one
-    was asked for.
+    `token_path(url)`. Raises OSError when CHERVIL_TOKEN_FILE names a file that cannot be read, or is
+    empty: that one was asked for.
     """
     if url.token:
         return url.token
     if token := os.environ.get("CHERVIL_TOKEN"):
         return token.strip()
     if named := os.environ.get("CHERVIL_TOKEN_FILE"):
-        return _first_line(Path(named))
+        token = _first_line(Path(named))
+        if token is None:
+            raise OSError(errno.ENODATA, "the file is empty", named)
+        return token
     try:
         return _first_line(token_path(url))
     except OSError:

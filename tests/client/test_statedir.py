@@ -55,3 +55,11 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError, match="directory"):
         write_private(tmp_path / "token", "x")
     assert [p.name for p in tmp_path.iterdir()] == ["token"]
+
+
+def test_a_token_file_that_was_named_and_is_empty_is_an_error(monkeypatch, tmp_path):
+    empty = tmp_path / "token"
+    empty.touch()
+    monkeypatch.setenv("CHERVIL_TOKEN_FILE", str(empty))
+    with pytest.raises(OSError, match="the file is empty"):
+        read_token(URL)

@@ -322,10 +322,10 @@ _TABLE = (
         _uint, _statuses, ("bool?", fields.optional(fields.boolean)),
     )),
     Command(34, Result, _B, Role.PUBLISH, _OPEN, (_statuses,)),
-    Command(35, Unwatch, _C, Role.PUBLISH, _READY, (_ids,)),
-    Command(36, Query, _C, Role.PUBLISH, _READY, (_uint, _ids)),
+    Command(35, Unwatch, _C, Role.ANY, _READY, (_ids,)),
+    Command(36, Query, _C, Role.ANY, _READY, (_uint, _ids)),
     Command(37, Forget, _C, Role.PUBLISH, _READY, (_uint, _ids)),
-    Command(38, History, _C, Role.PUBLISH, _READY, (_uint, ("id", fields.task_id))),
+    Command(38, History, _C, Role.ANY, _READY, (_uint, ("id", fields.task_id))),
     Command(48, Subscribe, _C, Role.CONSUME, _READY, (
         _uint, _queues,
         (f"list<text({NAME_MAX})>({TASK_NAMES_MAX})?",

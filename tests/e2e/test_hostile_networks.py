@@ -1,0 +1,64 @@
+"""The figures of benchmarks/hostile.py, small and quick: each may be five times what is promised."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import hostile
+from benchmarks.hostile import IDLE_KIB_MOST, SLOWER_MOST, Measured, Quiet, Row, Scale, Site
+
+pytestmark = pytest.mark.e2e
+
+TOLERANCE = 5
+SMALL = Scale(idle=500, slow=200, storm=100, addresses=2, seconds=0.4)
+#: A shared machine's scheduler alone makes somebody wait for so long now and then, in ms.
+QUIET_P99_LEAST = 3.0
+
+both = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    before = dict(os.environ)
+    yield Site(tmp_path)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def quiet(broker: Measured) -> Quiet:
+    p50, p99 = hostile.quantiles(broker.publish(SMALL))
+    return Quiet(p50, max(p99, QUIET_P99_LEAST))
+
+
+def slower(rows: list[Row]) -> float:
+    """How many times the bystander's p99 of the quiet run."""
+    ratio = rows[-1].ratio
+    assert ratio is not None
+    return ratio
+
+
+@both
+def test_idle_connections_cost_little_memory_and_slow_or_stormy_ones_do_not_hold_up_a_bystander(site, tls):
+    with hostile.measured(site, tls=tls) as broker:
+        before = quiet(broker)
+        idle = hostile.idle(broker, SMALL, before)
+        assert idle[0].figure <= TOLERANCE * IDLE_KIB_MOST, idle
+        assert idle[0].said == "lost: 0"
+        assert slower(idle) <= TOLERANCE * SLOWER_MOST, idle
+        for attack in (hostile.slow, hostile.storm):
+            rows = attack(broker, SMALL, before)
+            assert "refused: 0" in rows[-1].said
+            assert slower(rows) <= TOLERANCE * SLOWER_MOST, rows
+
+
+@both
+def test_whoever_is_beyond_a_cap_is_closed_with_its_code_and_those_inside_stay(site, tls):
+    with hostile.measured(site, tls=tls) as broker:
+        rows = hostile.strangers_capped(broker)
+        assert len(rows) == 2
+        assert all(row.met for row in rows), rows
+    with hostile.measured(site, "--max-connections", str(hostile.CONNECTIONS_CAP), tls=tls) as broker:
+        (row,) = hostile.all_capped(broker)
+        assert row.met, row
