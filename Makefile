@@ -12,7 +12,7 @@ PROJECT := .venv/.project-$(MADE_WITH)
 TOOLS := .venv/.tools-$(MADE_WITH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench chaos prove venv clean
+.PHONY: help demo test lint types bench hostile chaos prove venv clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -31,14 +31,18 @@ types: $(TOOLS) ## mypy --strict and pyright
 	@.venv/bin/mypy
 	@.venv/bin/pyright --pythonpath .venv/bin/python
 
+hostile: $(TOOLS) ## what hostile networks cost, and whom
+	@.venv/bin/python -m benchmarks.hostile $(ARGS)
+
 bench: $(PROJECT) ## every figure beside the echo limit of the same run
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 chaos: $(PROJECT) ## 20,000 tasks under kills and cuts; the checker's verdict
 	@.venv/bin/python -m tests.faults.chaos $(ARGS)
 
-prove: $(TOOLS) ## what takes its time: real graces and heartbeats, then chaos
+prove: $(TOOLS) ## what takes its time: real graces, machines that are cut off (40 minutes), chaos
 	@env -u CI .venv/bin/python -m pytest tests/e2e/test_sessions.py tests/e2e/test_deaths.py $(ARGS)
+	@CHERVIL_PROVE=1 .venv/bin/python -m pytest -s tests/machines $(ARGS)
 	@.venv/bin/python -m tests.faults.chaos
 
 venv: $(TOOLS) ## the environment alone, for an editor

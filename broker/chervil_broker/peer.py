@@ -368,17 +368,21 @@ class Peer(asyncio.Protocol):
         if self._closing:
             self.close()
 
-    def stalled(self, now: float) -> float:
-        """Seconds since it was last seen to take something, or to have nothing to take."""
-        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        taken = self._written - unsent
-        if unsent == 0 or taken > self._taken:
+    def look(self, now: float) -> int:
+        """Looks how much waits for it, and whether it has taken something; returns the bytes."""
+        buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        taken = self._written - buffered
+        if buffered == 0 or taken > self._taken:
             self._taken, self._taken_at = taken, now
+        return buffered + self.at_gate + self.outbox.kept_bytes
+
+    def stalled(self, now: float) -> float:
+        """Seconds since it was last seen (`look`) to take something, or to have nothing to take."""
         return now - self._taken_at
 
     def check_that_it_reads(self, now: float) -> None:
         """Cuts the peer off when nothing of what waits for it was taken for SLOW_SECONDS."""
-        if self.stalled(now) > SLOW_SECONDS:
+        if self.look(now) and self.stalled(now) > SLOW_SECONDS:
             self.cut_off(f"it does not read: {self.unsent} bytes wait for it")
 
     def cut_off(self, why: str) -> None:

@@ -43,10 +43,8 @@ class Unsent:
     def count(self) -> None:
         """Looks how much is still there, and who takes it."""
         now = time.monotonic()
-        for peer in self._peers.values():
-            peer.stalled(now)
         self.added = 0
-        self.total = sum([peer.unsent for peer in self._peers.values()])
+        self.total = sum([peer.look(now) for peer in self._peers.values()])
 
     def enforce(self, now: float) -> None:
         """Cuts off those for whom most has waited for longest until the rest is within the limit."""

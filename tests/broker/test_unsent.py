@@ -11,6 +11,9 @@ class Reader:
         self._stalled = stalled
         self.told = ""
 
+    def look(self, now: float) -> int:
+        return self.unsent
+
     def stalled(self, now: float) -> float:
         return now - self._stalled
 

@@ -84,10 +84,10 @@ def test_a_broker_that_was_stopped_itself_takes_nobody_for_lost():
         (peer,) = house.broker.peers.values()
         awake = peer.heard + 100
         upkeep = Upkeep(house.broker)
-        upkeep.look_after_peers(awake)
+        list(upkeep.look_after_peers(awake))
         assert await answers(worker)
         peer.heard = awake - upkeep_module.SILENCE_SECONDS - 1
-        upkeep.look_after_peers(awake + upkeep_module.SWEEP_SECONDS)
+        list(upkeep.look_after_peers(awake + upkeep_module.SWEEP_SECONDS))
         assert (await worker.expect(Error)).code == Code.SLOW
         assert await worker.ended()
 
@@ -105,9 +105,9 @@ def test_a_silent_workers_session_is_kept_for_longer(monkeypatch, caplog):
         row = task()
         worker = await house.worker(row)
         (peer,) = house.broker.peers.values()
-        Upkeep(house.broker).look_after_peers(peer.heard)
+        list(Upkeep(house.broker).look_after_peers(peer.heard))
         peer.heard -= upkeep_module.SILENCE_SECONDS + 1
-        Upkeep(house.broker).look_after_peers(house.broker.seconds())
+        list(Upkeep(house.broker).look_after_peers(house.broker.seconds()))
         assert await worker.talker.expect(Error) == Error(
             None, Code.SLOW, "it was silent for 21 s: taken for lost"
         )
@@ -130,7 +130,7 @@ def test_where_too_much_waits_for_all_together_the_slowest_is_cut_off(caplog):
         peers = house.broker.peers
         await house.until(lambda: peers[1].held_up)
         house.broker.unsent.limit = peers[1].unsent - 1
-        Upkeep(house.broker).look_after_peers(house.broker.seconds())
+        list(Upkeep(house.broker).look_after_peers(house.broker.seconds()))
         await house.until(lambda: 1 not in peers)
         assert house.broker.unsent.total == 0
         quick.send(Stats(1))
@@ -149,9 +149,9 @@ def test_a_worker_is_lost_after_two_heartbeats_of_silence_and_before_a_third():
         upkeep = Upkeep(house.broker)
         heard = peer.heard
         for heartbeats in (1.0, 1.25, 1.5, 1.75, 2.0):
-            upkeep.look_after_peers(heard + heartbeats * HEARTBEAT_MS / 1000)
+            list(upkeep.look_after_peers(heard + heartbeats * HEARTBEAT_MS / 1000))
             assert peer.in_session
-        upkeep.look_after_peers(heard + 2.25 * HEARTBEAT_MS / 1000)
+        list(upkeep.look_after_peers(heard + 2.25 * HEARTBEAT_MS / 1000))
         assert not peer.in_session
         assert (await worker.talker.expect(Error)).code == Code.SLOW
 

@@ -289,7 +289,7 @@ def test_why_tells_of_a_task_that_died_twice_and_was_parked(stage):
     assert "published by" in text
     assert text.count("SIGKILL") >= 2
     assert text.count("its process died") == 2
-    assert "attempt 2 of 2 was lost" in text
+    assert "attempt 2 of 2 lost" in text
     assert "parked" in text
     assert "w1@here" in text
     assert f"chervil retry {result.id}" in text

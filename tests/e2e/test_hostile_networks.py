@@ -12,7 +12,7 @@ from benchmarks.hostile import IDLE_KIB_MOST, SLOWER_MOST, Measured, Quiet, Row,
 pytestmark = pytest.mark.e2e
 
 TOLERANCE = 5
-SMALL = Scale(idle=500, slow=200, storm=100, addresses=2, seconds=0.4)
+SMALL = Scale(idle=300, slow=100, storm=100, addresses=2, seconds=0.3)
 #: A shared machine's scheduler alone makes somebody wait for so long now and then, in ms.
 QUIET_P99_LEAST = 3.0
 

@@ -1,6 +1,7 @@
 """`chervil report`: complete where all is well, complete where nothing is, and never a secret."""
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -150,6 +151,8 @@ def test_an_app_that_cannot_be_loaded_is_a_line_with_its_secrets_masked(
 def test_the_environment_is_what_chervil_reads_and_the_rest_by_name_only(
     chervil: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in os.environ if name.startswith("CHERVIL_")]:
+        monkeypatch.delenv(name)
     assert chervil("report").out.endswith("environment\n  nothing that Chervil reads\n")
     monkeypatch.setenv("CHERVIL_BROKER_URL", "chervil://h")
     monkeypatch.setenv("CHERVIL_TOKEN", GEHEIM)
