@@ -24,7 +24,7 @@ from chervil_broker.peer import Peer
 from chervil_broker.pump import Pump
 from chervil_broker.refusals import Refusals
 from chervil_broker.sessions import Credentials, Late, Sessions, WrongSecret
-from chervil_broker.shares import shares
+from chervil_broker.shares import SHARE_MIN, shares
 from chervil_broker.store import Store
 from chervil_broker.strangers import Strangers
 from chervil_broker.unsent import Unsent
@@ -68,6 +68,9 @@ class Broker:
         self.all_gone.set()
         self._connections = 0
         self._wrong_secrets = 0
+        #: What was said of the users file last; and whether its vhosts are not all as it says yet.
+        self._trouble: str | None = None
+        self._dividing = False
         self._started = time.monotonic()
 
     # Peers come and go.
@@ -183,20 +186,26 @@ class Broker:
 
     def refresh_users(self) -> None:
         """Reads the users file again if it has changed: who is not as before is sent away."""
-        try:
-            if not self.access.file.refresh():
-                return
-        except UsersError as error:
-            log.error("%s; what was read before holds on", error)  # noqa: TRY400 -- the message says it all
-            return
         users = self.access.file.users
+        try:
+            changed = self.access.file.refresh()
+            if changed or self._dividing:
+                users = self.access.file.users
+                self._follow_vhosts(users.vhosts)
+        except UsersError as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log.error("%s; what held before holds on", error)  # noqa: TRY400 -- the message says it all
+            return
+        if not changed:
+            return
+        self._trouble = None
         log.info(
             "%s was read again; users: %d, vhosts: %d",
             self.access.file.path,
             len(users.users),
             len(users.vhosts),
         )
-        self._follow_vhosts(users.vhosts)
         for peer in list(self.peers.values()):
             if not peer.ready or self._may_stay(peer.identity, peer.vhost):
                 continue
@@ -208,32 +217,48 @@ class Broker:
             if not self._may_stay(owner, vhost):
                 vhost.engine.close(number)
                 self.sessions.drop(number)
+                self.wake(vhost)
 
     def _may_stay(self, identity: Identity, vhost: VHost) -> bool:
         return not vhost.removed and self.access.still_holds(identity)
 
     def _follow_vhosts(self, wanted: Mapping[str, Quotas]) -> None:
-        """Makes vhosts that are new, limits others anew; one that is wanted no more keeps what it holds."""
-        left = [vhost for name, vhost in self.vhosts.items() if name not in wanted]
-        try:
-            parts = shares(self.options.max_memory - sum(vhost.held() for vhost in left), wanted)
-        except UsersError as error:
-            log.error("%s; what held before holds on", error)  # noqa: TRY400 -- the message says it all
-            return
-        for vhost in left:
-            if not vhost.removed:
-                vhost.removed = True
-                log.warning(
-                    "vhost %s was removed; unfinished tasks that it holds, and has again if it is added: %d",
-                    vhost.name,
-                    vhost.unfinished(),
-                )
-        for name, quotas in wanted.items():
+        """Divides the memory among vhosts; makes new ones; one that is not wanted keeps what it holds.
+
+        What somebody holds over its share nobody else is given yet: then it is called again until it is even.
+        Raises UsersError where the quotas do not fit.
+        """
+        self._dividing = True
+        for name in [name for name, vhost in self.vhosts.items() if name not in wanted]:
+            self._remove_vhost(name)
+        removed = sum(vhost.held() for vhost in self.vhosts.values() if vhost.removed)
+        parts = shares(self.options.max_memory - removed, wanted)
+        held = {name: self.vhosts[name].held() for name in wanted if name in self.vhosts}
+        over = sum(max(0, size - parts[name]) for name, size in held.items())
+        growing = [name for name in wanted if parts[name] > held.get(name, 0)]
+        for name in wanted:
+            part = parts[name]
+            if over and name in growing:
+                part = max(SHARE_MIN, held.get(name, 0), part - over // len(growing))
             if name in self.vhosts:
-                self.vhosts[name].limit(parts[name], quotas)
+                self.vhosts[name].limit(part, wanted[name])
             else:
-                self.vhosts[name] = VHost(name, parts[name], quotas, self.options)
+                self.vhosts[name] = VHost(name, part, wanted[name], self.options)
             self.wake(self.vhosts[name])
+        self._dividing = bool(removed or over)
+
+    def _remove_vhost(self, name: str) -> None:
+        """Nobody gets in any more; it is forgotten once it holds nothing."""
+        vhost = self.vhosts[name]
+        if not vhost.removed:
+            vhost.removed = True
+            log.warning(
+                "vhost %s was removed; unfinished tasks that it holds, and has again if it is added: %d",
+                name,
+                vhost.unfinished(),
+            )
+        elif not (vhost.peers or vhost.held()):
+            del self.vhosts[name]
 
     # What commands need.
 

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from chervil.address import DEFAULT_URL, BrokerURL
@@ -67,6 +68,8 @@ async def _serve(options: BrokerOptions, manager: ServiceManager) -> None:
     gc.freeze()
     gc.disable()
     lasting = [asyncio.create_task(Upkeep(broker).run()), asyncio.create_task(manager.stay_alive())]
+    for task in lasting:
+        task.add_done_callback(partial(_stop_if_it_failed, stop))
     _reload_on_hangup(broker, tls, manager)
     _announce(options, [url for _, url in listeners], [] if local is None else token_files)
     manager.ready(f"ready on {', '.join(str(url) for _, url in listeners)}")
@@ -83,6 +86,13 @@ async def _serve(options: BrokerOptions, manager: ServiceManager) -> None:
     for _, url in listeners[len(adopted) :]:
         remove_socket(url)
     log.info("stopped%s", f"; unfinished tasks that were in memory and are gone: {left}" if left else "")
+
+
+def _stop_if_it_failed(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
+    """What has to last has ended: a broker without it would be half a one."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("the broker stops: %s ended with an error", task.get_name(), exc_info=error)
+        stop.set()
 
 
 def _token_files(url: BrokerURL) -> list[Path]:
@@ -114,6 +124,8 @@ def _stop_on_signals() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # One that comes before there is anything to read again must not end us.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     return stop
 
 

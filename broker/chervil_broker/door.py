@@ -9,6 +9,7 @@ import errno
 import logging
 import socket
 import ssl
+import traceback
 from collections.abc import Callable
 
 from chervil.protocol.limits import PREAUTH_SECONDS
@@ -20,6 +21,8 @@ log = logging.getLogger("chervil.broker")
 
 #: Connections that are accepted in one turn of the loop: a storm of them is not to hold up who is served.
 ACCEPTS_PER_TURN = 32
+#: Seconds in which the end of TLS is to be answered; the loops' own 30 s would keep who is sent away so long.
+SHUTDOWN_SECONDS = 1.0
 #: Seconds without accepting where the system has no descriptor or memory left.
 PAUSE_SECONDS = 1.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -50,6 +53,8 @@ class Door:
 
     def close(self) -> None:
         """Nobody comes in any more; those who are in TLS yet are sent away."""
+        if self._sock.fileno() < 0:
+            return
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._sock)
@@ -93,6 +98,12 @@ class Door:
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=None if context is None else PREAUTH_SECONDS,
+                ssl_shutdown_timeout=None if context is None else SHUTDOWN_SECONDS,
             )
+        except asyncio.CancelledError:
+            peer.connection_lost(None)
+            raise
         except (OSError, EOFError) as error:
             peer.fail(f"TLS: {why_it_failed(error)}" if context else str(error))
+            # They hold the connection's buffers in a cycle, and the collector is off: 0.3 MB each (measured).
+            traceback.clear_frames(error.__traceback__)

@@ -36,6 +36,8 @@ log = logging.getLogger("chervil.broker")
 #: Bytes that may wait to be written to one peer before nothing more is read from it, delivered to it or
 #: made into frames for it: four of the longest batches, which is enough to keep a connection busy.
 UNSENT_MAX = 4 * FRAME_BATCH
+#: Bytes that are handed to TLS at once: what it has encrypted already is not told as waiting.
+SLICE = 65_536
 #: Seconds in which a peer takes nothing of what waits for it before it is cut off.
 SLOW_SECONDS = 10.0
 #: Where a request was not taken apart.
@@ -88,6 +90,7 @@ class Peer(asyncio.Protocol):
         #: Bytes of frames for it that wait at the gate.
         self.at_gate = 0
         self._transport: asyncio.Transport | None = None
+        self._encrypted = False
         self._address: str | None = None
         #: What it has sent and is not taken yet, while `spent` is used up; and the rest of a request that
         #: was taken apart, which comes first.
@@ -131,6 +134,7 @@ class Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         if self._open or self._over:  # it arrived before TLS was done
+            self._encrypted = True
             self._transport.set_write_buffer_limits(high=UNSENT_MAX)
             if self._over:
                 self._transport.abort()
@@ -342,7 +346,11 @@ class Peer(asyncio.Protocol):
         if transport.get_write_buffer_size() == 0:  # it has taken all: from now on it may be slow
             self._taken, self._taken_at = self._written, self.broker.pump.ran_at
         self._written += len(frames)
-        transport.write(frames)
+        if not self._encrypted or len(frames) <= SLICE:
+            transport.write(frames)
+            return
+        for at in range(0, len(frames), SLICE):
+            transport.write(frames[at : at + SLICE])
 
     def write_later(self, messages: list[Message]) -> None:
         """Writes messages that have passed the gate as soon as the peer takes them."""
@@ -416,6 +424,9 @@ class Peer(asyncio.Protocol):
         self._over = True
         self._drop_all()
         self.broker.part(self)
+        # Its connection may take a while to end; it counts no more.
+        self.known_now()
+        self.vhost.peers.pop(self.number, None)
         if self.connection.state is not State.CLOSED:
             if self.connection.state in (State.OPENING, State.GREETING):
                 message = _cut(message, PREAUTH_OUT - _ERROR_FRAME)

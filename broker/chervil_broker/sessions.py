@@ -74,7 +74,7 @@ class Sessions:
             return None
         known = self._known[number]
         proven = hmac.compare_digest(known.secret_hash, _hashed(credentials.secret))
-        if not proven or known.owner.name != owner.name or known.vhost is not vhost:
+        if not proven or _whose(known.owner) != _whose(owner) or known.vhost is not vhost:
             raise WrongSecret
         return number
 
@@ -115,6 +115,11 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def _whose(owner: Identity) -> tuple[str, bool]:
+    """Whose a session is: of a user of the file, or of somebody who is not in there."""
+    return owner.name, owner.user is None
 
 
 def _hashed(secret: bytes) -> bytes:

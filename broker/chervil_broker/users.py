@@ -35,6 +35,8 @@ VHOSTS_MAX = 256
 USERS_MAX = 10_000
 #: Names stand in tokens, URLs, certificates and logs.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+#: What identities without an entry here are called (access.py).
+RESERVED = frozenset({"local", "anybody"})
 #: What the token of an unknown user is compared with, so that the answer takes as long.
 _NOBODYS_HASH = bytes(32)
 _QUOTAS = ("max_memory", "max_tasks", "max_connections")
@@ -42,6 +44,10 @@ _QUOTAS = ("max_memory", "max_tasks", "max_connections")
 
 class UsersError(ValueError):
     """The file, or a change of it, is wrong; the message says what and what to do."""
+
+
+class UsersUnreadable(UsersError):
+    """The file could not be read just now; its content may be right."""
 
 
 class User(NamedTuple):
@@ -141,19 +147,22 @@ def load(path: Path) -> Users:
     except FileNotFoundError:
         return Users()
     except OSError as error:
-        raise UsersError(f"cannot read {path}: {error.strerror}") from None
+        raise UsersUnreadable(f"cannot read {path}: {error.strerror}") from None
     with file:
         mode = os.fstat(file.fileno()).st_mode
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise UsersError(
                 f"{path} can be written by others, who could make themselves users: chmod 600 {path}"
             )
-        text = file.read()
+        try:
+            text = file.read()
+        except OSError as error:
+            raise UsersUnreadable(f"cannot read {path}: {error.strerror}") from None
     try:
         return _users(json.loads(text))
     except KeyError as error:
         raise UsersError(f"{path} is not a users file: {error} is missing") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsersError(f"{path} is not a users file: {error}") from None
 
 
@@ -207,12 +216,21 @@ class UsersFile:
         self.users = load(path)
 
     def refresh(self) -> bool:
-        """Reads the file again if it has changed; whether it has. Raises UsersError, once for each change."""
+        """Reads the file again if it has changed; whether it has.
+
+        Raises UsersError: once for each content that is wrong, and again where the file could not be read.
+        """
         seen = self._look()
         if seen == self._seen:
             return False
+        try:
+            self.users = load(self.path)
+        except UsersUnreadable:
+            raise
+        except UsersError:
+            self._seen = seen
+            raise
         self._seen = seen
-        self.users = load(self.path)
         return True
 
     def _look(self) -> tuple[int, ...]:
@@ -238,6 +256,8 @@ def _users(content: Any) -> Users:
         if len(token_hash) != len(_NOBODYS_HASH):
             raise ValueError(f"user {name!r}: token_sha256 is not a SHA-256")
         roles = _roles(f"user {name!r}", granted["roles"])
+        if not isinstance(granted["vhosts"], list):
+            raise TypeError(f"user {name!r}: vhosts is a list of names")
         users.users[name] = User(name, token_hash, roles, frozenset(granted["vhosts"]))
     if len(users.users) > USERS_MAX or len(users.vhosts) > VHOSTS_MAX:
         raise ValueError(f"more than {USERS_MAX} users or {VHOSTS_MAX} vhosts")
@@ -260,6 +280,8 @@ def _roles(whose: str, names: Collection[str]) -> frozenset[Role]:
 
 
 def _check_name(what: str, name: str) -> None:
+    if what == "user" and name in RESERVED:
+        raise UsersError(f"user {name!r}: the broker calls others so; take another name")
     if not _NAME.fullmatch(name):
         raise UsersError(
             f"{what} {name!r}: a name is 1 to 64 letters, digits or . _ @ - and begins with a letter or digit"

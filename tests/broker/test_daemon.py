@@ -1,5 +1,6 @@
 """The broker as a process: what it says, what it leaves behind, how it ends."""
 
+import asyncio
 import signal
 import socket
 import stat
@@ -9,6 +10,7 @@ import pytest
 from chervil.address import BrokerURL, Found
 from chervil.client import Client
 from chervil.exceptions import OperationalError
+from chervil_broker import daemon
 from tests.broker.talk import task
 from tests.e2e.stage import Stage, staged
 
@@ -101,3 +103,22 @@ def test_wrong_flags_are_usage_errors(flags, said, stage):
     assert broker.ended() == 2
     assert said in "\n".join(broker.output)
     assert "Traceback" not in "\n".join(broker.output)
+
+
+def test_what_has_to_last_and_ends_with_an_error_stops_the_broker(caplog):
+    async def fail():
+        raise RuntimeError("no more upkeep")
+
+    async def last():
+        await asyncio.sleep(0)
+
+    async def run():
+        for ends, stops in ((last(), False), (fail(), True)):
+            stop = asyncio.Event()
+            task = asyncio.create_task(ends, name="upkeep")
+            await asyncio.wait([task])
+            daemon._stop_if_it_failed(stop, task)
+            assert stop.is_set() == stops
+
+    asyncio.run(run())
+    assert "the broker stops: upkeep ended with an error" in caplog.text

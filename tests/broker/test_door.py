@@ -5,22 +5,37 @@ import contextlib
 import errno
 import socket
 import ssl
+import threading
 
 import pytest
 import trustme
 
 from chervil.protocol import Code
-from chervil.protocol.messages import Confirm, Error, Goodbye, Hello, Publish, Purge
+from chervil.protocol.messages import (
+    Complete,
+    Completed,
+    Confirm,
+    Credit,
+    Deliver,
+    Error,
+    Goodbye,
+    Hello,
+    Publish,
+    Purge,
+    Query,
+    Subscribe,
+)
 from chervil_broker import door as door_module
 from chervil_broker import peer as peer_module
 from chervil_broker import strangers as strangers_module
+from chervil_broker import users as users_module
 from chervil_broker.access import Access
 from chervil_broker.broker import Broker
 from chervil_broker.door import Door
 from chervil_broker.options import BrokerOptions
 from chervil_broker.store import MemoryStore
 from chervil_broker.tls import TLS, TLSFiles
-from chervil_broker.users import UsersFile, changing
+from chervil_broker.users import UsersFile, UsersUnreadable, changing
 from tests.broker.talk import DEADLINE, Talker, task
 
 HOST = "127.0.0.1"
@@ -266,3 +281,77 @@ def test_where_no_descriptor_is_left_the_door_waits_and_opens_again(play, token,
 
     play(scenario, None)
     assert caplog.text.count("cannot accept connections: Too many open files") == 2
+
+
+def test_what_waits_for_a_client_that_reads_nothing_over_tls_is_seen(play, ca, files, tmp_path):
+    with changing(tmp_path / "users.json") as users:
+        token = users.add("both", ["publish", "consume"], ["default"])
+
+    async def scenario(place):
+        client = await place.talker(trusting(ca))
+        await client.hello("web", token=token)
+        row = task()
+        client.send(Publish(1, [row]), Subscribe(2, ["default"]), Credit(1))
+        await client.expect(Deliver)
+        client.send(Complete(1, [[row[0], 1, 1, "json", b"r" * 900_000]]))
+        await client.expect(Completed)
+        client.writer.transport.pause_reading()
+        client.send(*[Query(number, [row[0]]) for number in range(10, 20)])
+        (peer,) = place.broker.peers.values()
+        await place.until(lambda: peer.held_up)
+        assert peer.unsent > 800_000
+
+    play(scenario, files)
+
+
+def test_who_is_sent_away_and_does_not_answer_the_end_of_tls_is_gone_soon(play, ca, files, monkeypatch):
+    monkeypatch.setattr(peer_module, "PREAUTH_SECONDS", 0.2)
+
+    async def scenario(place):
+        def silent():
+            sock = socket.create_connection((HOST, place.port))
+            with trusting(ca).wrap_socket(sock, server_hostname=HOST):
+                left.wait(DEADLINE)
+
+        left = threading.Event()
+        client = asyncio.get_running_loop().run_in_executor(None, silent)
+        await place.until(lambda: place.broker.refusals.counts[Code.SLOW] == 1)
+        assert len(place.broker.strangers) == 0
+        await place.until(lambda: not place.broker.peers)
+        left.set()
+        await client
+
+    play(scenario, files)
+
+
+def test_a_door_that_closes_sends_those_away_who_are_in_tls(play, files):
+    async def scenario(place):
+        half = await place.talker(None)
+        half.send_raw(b"\x16\x03\x01")
+        await place.until(lambda: len(place.broker.strangers) == 1)
+        place.door.close()
+        await place.until(lambda: not place.broker.peers)
+
+    play(scenario, files)
+
+
+def test_a_users_file_that_could_not_be_read_is_read_again_and_told_once(
+    play, token, tmp_path, monkeypatch, caplog
+):
+    async def scenario(place):
+        shop = await place.talker(None)
+        await shop.hello("web", token=token)
+        with changing(tmp_path / "users.json") as users:
+            users.remove("shop")
+        with monkeypatch.context() as broken:
+            broken.setattr(users_module, "load", unreadable)
+            place.broker.refresh_users()
+            place.broker.refresh_users()
+        place.broker.refresh_users()
+        assert (await shop.expect(Error)).code == Code.AUTH_FAILED
+
+    def unreadable(path):
+        raise UsersUnreadable(f"cannot read {path}: Too many open files")
+
+    play(scenario, None)
+    assert caplog.text.count("Too many open files") == 1

@@ -95,3 +95,9 @@ def test_a_session_is_of_one_vhost(sessions):
     assert sessions.vhost(number) is HERE
     with pytest.raises(WrongSecret):
         sessions.find(proof, ALICE, THERE)
+
+
+def test_who_is_in_no_users_file_is_told_from_a_user_of_that_name(sessions):
+    _, proof = sessions.open("worker@a", Identity("alice", "token"), HERE)
+    with pytest.raises(WrongSecret):
+        sessions.find(proof, ALICE, HERE)

@@ -274,3 +274,45 @@ def test_a_share_is_three_quarters_for_tasks():
     memory = vhost.engine.stats()["memory"]
     assert (memory["limit"], memory["results_limit"]) == (12 * MB, 4 * MB)
     assert (vhost.unfinished(), vhost.held()) == (0, 0)
+
+
+def test_what_somebody_holds_over_its_share_is_not_given_to_others_yet(path):
+    async def scenario(house):
+        default = await at(house, "default")
+        for request in range(1, 24):
+            default.send(Publish(request, [task(body=b"x" * 800_000)]))
+        for _ in range(1, 24):
+            await default.expect(Confirm)
+        held = house.broker.default.held()
+        with changing(path) as users:
+            for number in range(3):
+                users.set_vhost(f"new{number}", Quotas(), new=True)
+        house.broker.refresh_users()
+
+        def limit(vhost):
+            memory = vhost.engine.stats()["memory"]
+            return memory["limit"] + memory["results_limit"]
+
+        others = [vhost for name, vhost in house.broker.vhosts.items() if name != "default"]
+        assert held > limit(house.broker.default)
+        assert held + sum(map(limit, others)) <= 65 * MB
+        default.send(Purge(99, []))
+        await default.expect(Ok)
+        house.broker.refresh_users()
+        house.broker.refresh_users()
+        assert 64 * MB - 10 < sum(map(limit, house.broker.vhosts.values())) <= 64 * MB
+
+    play(scenario, users=path)
+
+
+def test_a_removed_vhost_that_holds_nothing_is_forgotten(path):
+    async def scenario(house):
+        with changing(path) as users:
+            users.remove_vhost("mail")
+        house.broker.refresh_users()
+        with changing(path) as users:
+            users.set_vhost("news", Quotas(), new=True)
+        house.broker.refresh_users()
+        assert list(house.broker.vhosts) == ["default", "shop", "news"]
+
+    play(scenario, users=path)
