@@ -62,7 +62,9 @@ class Place:
         self.tls = None if files is None else TLS(files)
         self.file = UsersFile(users)
         access = Access(self.file, local_token_hash=None)
-        self.broker = Broker(BrokerOptions(memory=True, max_memory=64 << 20, body_limit=8 << 20), MemoryStore(), access)
+        self.broker = Broker(
+            BrokerOptions(memory=True, max_memory=64 << 20, body_limit=8 << 20), MemoryStore(), access
+        )
         self.sock = socket.create_server((HOST, 0))
         self.port = self.sock.getsockname()[1]
         self.door = Door(
