@@ -190,14 +190,20 @@ def _ids(history: History) -> list[str]:
     return sorted({publication.id for publication in history.publications})
 
 
-def main() -> int:
+def settings_from(words: list[str]) -> Settings:
+    """The settings that a command line asks for."""
+    usual = Settings()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=Settings.tasks)
-    parser.add_argument("--seconds", type=float, default=Settings.seconds, help="the publishers' time")
-    parser.add_argument("--seed", type=int, default=Settings.seed)
-    given = parser.parse_args()
+    parser.add_argument("--tasks", type=int, default=usual.tasks)
+    parser.add_argument("--seconds", type=float, default=usual.seconds, help="the publishers' time")
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    given = parser.parse_args(words)
+    return Settings(given.tasks, given.seconds, given.seed)
+
+
+def main() -> int:
+    settings = settings_from(sys.argv[1:])
     folder = Path(tempfile.mkdtemp(prefix="chervil-chaos-"))
-    settings = Settings(given.tasks, given.seconds, given.seed)
     outcome = run(settings, folder, lambda text: print(text, flush=True))
     print(outcome.text())
     if outcome.ok:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.chaos import Outcome, Settings, run
+from tests.faults.chaos import Outcome, Settings, run, settings_from
 from tests.faults.processes import marked
 from tests.faults.troupe import START_SECONDS
 from tests.faults.verdict import Invariant, Verdict
@@ -22,6 +22,11 @@ def test_run_is_well_only_when_nothing_is_broken_held_or_wrong():
     assert not outcome(Verdict(held=1)).ok
     assert not outcome(Verdict(), "a process was left behind").ok
     assert "WRONG: a process was left behind" in outcome(Verdict(), "a process was left behind").text()
+
+
+def test_without_words_the_long_run_is_asked_for_and_a_seed_can_be_named():
+    assert settings_from([]) == Settings()
+    assert settings_from(["--tasks", "5", "--seed", "7"]) == Settings(tasks=5, seed=7)
 
 
 @pytest.mark.e2e
