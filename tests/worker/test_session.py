@@ -171,15 +171,17 @@ def test_each_connection_is_a_later_attempt(play: Play):
     play(story)
 
 
-def test_greets_with_name_version_and_token(play: Play, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CHERVIL_TOKEN", "s3cret")
+def test_greets_with_name_and_version_and_on_a_unix_socket_without_a_token(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CHERVIL_TOKEN", "for another broker")
 
     async def story(place: Place) -> None:
         connecting = place.connect()
         peer = await place.peer()
         hello = await peer.hear()
         assert isinstance(hello, Hello)
-        assert hello[:7] == (1, 1, [], "me@here", "s3cret", None, None)
+        assert hello[:7] == (1, 1, [], "me@here", None, None, None)
         peer.welcome()
         current, welcome = await connecting
         assert current.open
@@ -275,7 +277,25 @@ def test_token_file_that_cannot_be_read_is_a_refusal_of_our_own(play: Play, monk
     monkeypatch.setenv("CHERVIL_TOKEN_FILE", "/nonexistent")
 
     async def story(place: Place) -> None:
+        place.url = BrokerURL.parse("chervil://127.0.0.1:1")
         with pytest.raises(RequestRefused, match="CHERVIL_TOKEN_FILE cannot be read") as caught:
+            await place.connect()
+        assert caught.value.code == "AUTH_REQUIRED"
+
+    play(story)
+
+
+def test_token_file_that_others_may_read_is_a_refusal_of_our_own(
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    monkeypatch.setenv("CHERVIL_TOKEN_FILE", str(token))
+
+    async def story(place: Place) -> None:
+        place.url = BrokerURL.parse("chervil://127.0.0.1:1")
+        with pytest.raises(RequestRefused, match=f"no token is sent: .*; type: chmod 600 {token}$") as caught:
             await place.connect()
         assert caught.value.code == "AUTH_REQUIRED"
 
@@ -341,6 +361,20 @@ def test_our_goodbye_waits_for_the_brokers(play: Play):
         assert await ended(current) == "the broker said goodbye: DONE"
         await current.say_goodbye(DEADLINE)  # it is over: nothing to say, nothing to wait for
         assert place.owner.losses == 1
+
+    play(story)
+
+
+def test_what_was_on_its_way_when_we_said_goodbye_is_passed_over(play: Play):
+    async def story(place: Place) -> None:
+        current, peer = await place.greeted()
+        leaving = asyncio.create_task(current.say_goodbye(DEADLINE))
+        assert await peer.hear() == Goodbye("DONE")
+        peer.say(Deliver([row(1, "add")]), Cancel([[b"x" * 16, 1, 15]]), Goodbye("DONE"))
+        async with asyncio.timeout(DEADLINE):
+            await leaving
+        assert await ended(current) == "the broker said goodbye: DONE"
+        assert place.owner.rows == []
 
     play(story)
 

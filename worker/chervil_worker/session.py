@@ -30,7 +30,7 @@ from chervil.protocol.messages import (
     Welcome,
 )
 from chervil.protocol.rows import DeliveryRow
-from chervil.statedir import read_token
+from chervil.statedir import NotPrivate, read_token
 from chervil.tcp import retry_often
 from chervil.tls_files import SPEAKS_TLS, TLSFailed, TLSFiles, is_alert
 
@@ -162,7 +162,8 @@ class Session(asyncio.Protocol):
 
     def _dispatch(self, message: Message) -> None:
         if isinstance(message, Deliver):
-            self._owner.delivered(message.tasks)
+            if self.open:  # else it was on its way when we said goodbye, and goes back with our leases
+                self._owner.delivered(message.tasks)
         elif isinstance(message, Completed):
             self._owner.completed(message)
         elif isinstance(message, Ok):
@@ -222,6 +223,8 @@ async def connect(
     """
     try:
         token = read_token(url)
+    except NotPrivate as error:
+        raise RequestRefused("AUTH_REQUIRED", f"no token is sent: {error}") from None
     except OSError as error:
         raise RequestRefused("AUTH_REQUIRED", f"CHERVIL_TOKEN_FILE cannot be read: {error}") from None
     options = {int(HelloOption.ATTEMPT): next(_attempts)}

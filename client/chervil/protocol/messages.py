@@ -316,7 +316,7 @@ _TABLE = (
     Command(17, Confirm, _B, Role.PUBLISH, _OPEN, (
         _uint, _uint, _batch_or_nil("exception row", rows.exception_row),
     )),
-    Command(18, Window, _B, Role.PUBLISH, _READY, (_uint,)),
+    Command(18, Window, _B, Role.PUBLISH, _OPEN, (_uint,)),
     Command(32, Watch, _C, Role.PUBLISH, _READY, (_uint, _watched)),
     Command(33, Status, _B, Role.PUBLISH, _OPEN, (
         _uint, _statuses, ("bool?", fields.optional(fields.boolean)),
@@ -336,13 +336,13 @@ _TABLE = (
         }))),
     )),
     Command(49, Credit, _C, Role.CONSUME, _READY, (_uint,)),
-    Command(50, Deliver, _B, Role.CONSUME, _READY, (_batch("delivery row", rows.delivery_row),)),
+    Command(50, Deliver, _B, Role.CONSUME, _OPEN, (_batch("delivery row", rows.delivery_row),)),
     Command(51, Started, _C, Role.CONSUME, _READY, (
         _batch("started row", rows.started_row), ("uint?", fields.optional(fields.uint)),
     )),
     Command(52, Complete, _C, Role.CONSUME, _OPEN, (_uint, _batch("completion row", rows.completion_row))),
     Command(53, Completed, _B, Role.CONSUME, _OPEN, (_uint, _batch_or_nil("verdict row", rows.verdict_row))),
-    Command(54, Cancel, _B, Role.CONSUME, _READY, (_batch("cancel row", rows.cancel_row),)),
+    Command(54, Cancel, _B, Role.CONSUME, _OPEN, (_batch("cancel row", rows.cancel_row),)),
     Command(64, Stats, _C, Role.CONTROL, _READY, (_uint,)),
     Command(65, Report, _B, Role.CONTROL, _OPEN, (_uint, ("map", fields.string_map))),
     Command(66, Purge, _C, Role.CONTROL, _READY, (_uint, _queues)),
