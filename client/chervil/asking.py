@@ -111,6 +111,7 @@ async def _repeat(
             raise refusal(error, where) from None
         except (LineBroken, TimeoutError) as error:
             lines.drop(line, error)
+            lines.renew()
             if last or isinstance(error, TimeoutError):
                 raise OperationalError(f"no answer from {where}: {error}") from None
         except BaseException as error:

@@ -148,14 +148,15 @@ class Client:
 
         After `timeout` seconds it returns what is known, unsettled ones included; with 0 it asks once, as
         `query` does. `on_wait` is called once, after `watching.ASK_WHY_AFTER` seconds in vain, with the
-        statuses of those that are open. When the connection breaks it calls `on_lost` with a line that says
-        so, once for each loss, then connects and watches again, for `patience` seconds where they are given;
-        a broker that has been silent for `watching.QUIET_SECONDS` and answers nothing is taken for lost; when
-        a first answer stays away it tries once more.
+        statuses of those that are open. When the connection breaks, or nothing is heard of an answer for
+        `asking.REQUEST_SECONDS`, it calls `on_lost` with a line that says so, once for each loss, then
+        connects and watches again, for `patience` seconds where they are given. A broker that has been silent
+        for `watching.QUIET_SECONDS` is asked for a word.
 
-        Raises OperationalError when this client has never reached the broker, or not again before the
-        timeout or within `patience`, when it refuses, or does not answer; chervil's TimeoutError when the
-        timeout passes while the broker is away, or before it has said a word about some of the tasks.
+        Raises OperationalError when this client has never reached the broker, when that is not back within
+        `patience`, or refuses, and for a timeout of 0 when the one question is not answered; chervil's
+        TimeoutError when the timeout passes while the broker is away, or before it has said a word about some
+        of the tasks.
         """
         from chervil.watching import Watching
 

@@ -18,8 +18,11 @@ class Line:
     #: Nobody but the one who waits uses the line meanwhile.
     heard_at = 0.0
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, url: BrokerURL) -> None:
+        """`url` is where the socket leads."""
         self.socket = socket
+        self.url = url
+        self.peer = socket.peer
         self.exchange = Exchange()
         #: Reads since something was sent.
         self._reads = 0
@@ -98,7 +101,7 @@ class Line:
 
 
 async def _connect(url: BrokerURL, files: TLSFiles, limit: float) -> Line:
-    return Line(connect(url, files, limit))
+    return Line(connect(url, files, limit), url)
 
 
 def open_line(addresses: Addresses, name: str, timeout: float, end: float | None = None) -> Line:

@@ -5,18 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from socket import gaierror
-from typing import Generic
+from typing import Any, Generic, Protocol, TypeVar
 
 from chervil.address import DEFAULT_URL, DEV_SOCKET, Addresses, BrokerURL
-from chervil.conversation import L, Line, LineBroken
+from chervil.conversation import Line, LineBroken
 from chervil.exceptions import AccessRefused, OperationalError
 from chervil.exchange import WELCOME
 from chervil.protocol import Code, RequestRefused
-from chervil.statedir import read_token
-from chervil.tls_files import TLSFailed, TLSFiles
+from chervil.statedir import NotPrivate, Token, find_token, unreadable_token, why_withheld
+from chervil.tls_files import TLSFailed, TLSFiles, about_certificate
 
 #: It does not take the token, or the user is not to enter this vhost: no other address will do better.
 _REFUSED = (Code.AUTH_REQUIRED, Code.AUTH_FAILED, Code.FORBIDDEN)
+
+
+class Connected(Line, Protocol):
+    """A line that has not been greeted."""
+
+    @property
+    def peer(self) -> Any:
+        """The name of the other end of a TCP connection."""
+        ...
+
+
+L = TypeVar("L", bound=Connected)
+
+#: How the key of a URL begins that leads to this machine.
+_THIS_MACHINE = ("127.", "[::1]")
 
 #: Makes a line to a URL, within a deadline.
 Connect = Callable[[BrokerURL, TLSFiles, float], Awaitable[L]]
@@ -34,9 +49,10 @@ async def open_line(
 ) -> L:
     """A line to a broker, connected and greeted before the instant `limit`, `timeout` seconds from now.
 
-    Its addresses are tried in order; each gets an equal share of the time that is left. `connect` makes a
-    line and `close` ends one without a word. Raises AccessRefused when the broker does not let us in,
-    OperationalError for everything else; its message names the URL, where that came from, and what to do.
+    Its addresses are tried in order (see Addresses); each gets an equal share of the time that is left.
+    `connect` makes a line and `close` ends one without a word. Raises AccessRefused when the broker does not
+    let us in, OperationalError for everything else; its message names the URL, where that came from, and what
+    to do.
     """
     found = addresses.found
     opening = _Opening(found.files, name, connect, close)
@@ -44,7 +60,7 @@ async def open_line(
     if len(urls) == 1:
         where = f"the broker at {urls[0].redacted} ({found.source})"
         line = await opening.line(urls[0], where, timeout, limit)
-        addresses.reached = True
+        addresses.opened(urls[0])
         return line
     failures = []
     for tried, url in enumerate(urls):
@@ -58,7 +74,7 @@ async def open_line(
             addresses.failed(url)
             failures.append(str(error))
         else:
-            addresses.reached = True
+            addresses.opened(url)
             return line
     raise OperationalError(f"no address of the broker ({found.source}) works: {'. '.join(failures)}")
 
@@ -85,7 +101,9 @@ class _Opening(Generic[L]):
             reason = error.strerror or str(error)
             raise OperationalError(f"cannot reach {where}: {reason}; {_remedy(url, error)}") from None
         try:
-            await _greet(line, self.name, token, url.vhost, limit)
+            if why := why_withheld(url, line.peer, token):
+                raise OperationalError(f"cannot trust {where}: {why}")
+            await _greet(line, self.name, None if token is None else token.text, url.vhost, limit)
         except BaseException as error:
             self.close(line)
             said = self._said(error, url, where)
@@ -97,6 +115,8 @@ class _Opening(Generic[L]):
     def _said(self, error: BaseException, url: BrokerURL, where: str) -> OperationalError | None:
         """What is said of a greeting that came to nothing; None for what is no affair of the broker."""
         if isinstance(error, RequestRefused):
+            if error.code == Code.AUTH_REQUIRED and (why := unreadable_token(url)):
+                return AccessRefused(f"{where} asks for a token, and {why}")
             if error.code in _REFUSED:
                 # The broker's message says where its token is, or what is not granted.
                 return AccessRefused(f"{where} does not let us in: {error.code}: {error.message}")
@@ -111,12 +131,11 @@ class _Opening(Generic[L]):
         return None
 
 
-def _token(url: BrokerURL, where: str) -> str | None:
-    # On a Unix socket the kernel says who we are.
-    if url.path is not None:
-        return url.token
+def _token(url: BrokerURL, where: str) -> Token | None:
     try:
-        return read_token(url)
+        return find_token(url)
+    except NotPrivate as error:
+        raise OperationalError(f"no token is sent to {where}: {error}") from None
     except OSError as error:
         raise OperationalError(
             f"cannot read the token for {where}: {error.filename}: {error.strerror}; see CHERVIL_TOKEN_FILE"
@@ -132,6 +151,8 @@ def _remedy(url: BrokerURL, error: OSError) -> str:
     if url.path is None:
         if url.key == BrokerURL.parse(DEFAULT_URL).key:
             return "start one: chervil broker"
+        if not url.key.startswith(_THIS_MACHINE):
+            return "is the broker running there, and does its --bind let other machines in?"
         address = str(BrokerURL("chervil", host=url.host, port=url.port)).removeprefix("chervil://")
         return f"start one: chervil broker --bind {address}"
     if Path(url.path).parts[-2:] == DEV_SOCKET.parts:
@@ -141,8 +162,8 @@ def _remedy(url: BrokerURL, error: OSError) -> str:
 
 def ending_before_greeting(url: BrokerURL, files: TLSFiles) -> str:
     """What to ask oneself when a connection ends before the greeting, and nothing says why."""
-    if url.scheme == "chervils" and files.cert is None:
-        return "if it asks for a client certificate, name one with CHERVIL_TLS_CERT and CHERVIL_TLS_KEY"
+    if url.scheme == "chervils":
+        return about_certificate(files)
     if url.scheme == "chervil":
         return "is it a Chervil broker, and one without TLS (with TLS its URL begins with chervils://)?"
     return "is it a Chervil broker?"

@@ -20,6 +20,9 @@ class Pool:
     At most `limit` are used by publishing calls at once, others wait their turn; at most `limit` idle ones
     are kept. A call that waits for results takes a line beside that limit: else a few waiting threads
     would stop the others from publishing what they wait for.
+
+    All lead to one broker as far as that can be: once a new line leads elsewhere, those that lead to where it
+    was before are taken for no further call.
     """
 
     now = staticmethod(monotonic)
@@ -63,9 +66,8 @@ class Pool:
                 return None
             line = self._idle.pop()
             self._in_use += 1
-        if line.fresh():
+        if self._usable(line):
             return line
-        line.socket.close()
         self._release()
         return None
 
@@ -76,9 +78,19 @@ class Pool:
                 line = self._idle.pop() if self._idle else None
             if line is None:
                 return self._connect(end)
-            if line.fresh():
+            if self._usable(line):
                 return line
-            line.socket.close()
+
+    def _usable(self, line: Line) -> bool:
+        """Whether an idle line can be used; one that cannot is closed."""
+        if line.url is not self._addresses.current:
+            line.close()
+            return False
+        if line.fresh():
+            return True
+        self._addresses.broke(line.url)
+        line.socket.close()
+        return False
 
     def give(self, line: Line) -> None:
         """Takes a line back after a short call."""
@@ -86,7 +98,7 @@ class Pool:
             self._in_use -= 1
             if self._waiting:
                 self._free.notify()
-            if len(self._idle) < self._limit:
+            if len(self._idle) < self._limit and line.url is self._addresses.current:
                 self._idle.append(line)
                 return
         line.close()
@@ -94,17 +106,18 @@ class Pool:
     def give_beside(self, line: Line) -> None:
         """Takes a line back after a call that waited long."""
         with self._lock:
-            if len(self._idle) < self._limit:
+            if len(self._idle) < self._limit and line.url is self._addresses.current:
                 self._idle.append(line)
                 return
         line.close()
 
     def drop(self, line: Line, error: BaseException) -> None:
         """Closes a line whose short call failed: what is still to come would be taken for the next call's."""
-        line.socket.close()
+        self.drop_beside(line, error)
         self._release()
 
     def drop_beside(self, line: Line, error: BaseException) -> None:
+        self._addresses.broke(line.url)
         line.socket.close()
 
     async def pause(self, seconds: float) -> None:

@@ -84,6 +84,7 @@ class Publication:
                 again = self._sent or self._blocked_at is not None
                 again = again and not isinstance(error, AccessRefused | ClientClosed)
             else:
+                lines.renew()
                 failure = OperationalError(f"nothing was published: {error}")
                 again = not isinstance(error, LineBroken) or error.again
             if not again or lines.now() + pause >= end:

@@ -65,8 +65,8 @@ class AsyncResult(Generic[R]):
         Raises the task's own exception (with `propagate=False` it is returned), TimeoutError after
         `timeout` seconds, UnknownTask at once for an id that the broker does not know or whose result is
         gone, TaskRevokedError, WorkerLostError, TaskRejectedError, OperationalError when the broker refuses,
-        does not answer, or was never reached by this client. When it went away a warning is logged and
-        waiting goes on until it is back, or until the timeout.
+        or was never reached by this client. When it is out of reach later on, or answers no more, a warning
+        is logged and waiting goes on until it is back, or until the timeout.
         """
         status = self._final
         if status is None:

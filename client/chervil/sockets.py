@@ -9,7 +9,7 @@ import select
 import socket
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import finalize
 
 from chervil.address import BrokerURL
@@ -35,7 +35,9 @@ class Stream(Protocol):
 class Socket:
     """A connected socket."""
 
-    def __init__(self, sock: Stream) -> None:
+    def __init__(self, sock: Stream, peer: Any = None) -> None:
+        """`peer` is the name of the other end of a TCP connection."""
+        self.peer = peer
         self._sock = sock
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
@@ -112,7 +114,8 @@ def connect(url: BrokerURL, files: TLSFiles, end: float) -> Socket:
     # A request is one small frame and waits for its answer: nothing to be gained by holding it back.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setblocking(False)
-    return Socket(_encrypted(sock, files, url.host, end) if url.scheme == "chervils" else sock)
+    peer = sock.getpeername()
+    return Socket(_encrypted(sock, files, url.host, end) if url.scheme == "chervils" else sock, peer)
 
 
 def _encrypted(sock: socket.socket, files: TLSFiles, host: str, end: float) -> Stream:

@@ -35,7 +35,7 @@ def read_setting(value: object) -> TLSFiles | None:
     if isinstance(value, TLSFiles):
         return value
     if not isinstance(value, Mapping):
-        raise TypeError(f"wants a dict such as {{'ca_certs': FILE}}, or True, not {value!r}")
+        raise TypeError(f"wants a dict such as {{'ca_certs': FILE}}, or True, not {type(value).__name__}")
     if _CHECK in value and value[_CHECK] not in _CHECKED:
         raise ValueError(
             f"cannot have {_CHECK} = {value[_CHECK]!r}: the broker's certificate and its host name are "
@@ -45,7 +45,7 @@ def read_setting(value: object) -> TLSFiles | None:
         raise ValueError(f"has no {', '.join(map(repr, unknown))}; what it may have is {', '.join(KEYS)}")
     for key in KEYS:
         if not isinstance(value.get(key), str | os.PathLike | None):
-            raise TypeError(f"wants the name of a file as {key}, not {value[key]!r}")
+            raise TypeError(f"wants the name of a file as {key}, not {type(value[key]).__name__}")
     files = TLSFiles(*(_name(value.get(key)) for key in KEYS))
     if files.key and not files.cert:
         raise ValueError("names a keyfile without a certfile")
@@ -66,6 +66,16 @@ def files_from(setting: TLSFiles | None) -> TLSFiles:
     if cert is None:
         cert, key = given.cert, key or given.key
     return TLSFiles(ca or given.ca, cert, key)
+
+
+def about_certificate(files: TLSFiles) -> str:
+    """What to look at where a broker ends a connection and its TLS has not said why."""
+    if files.cert is None:
+        return "if it asks for a client certificate, name one with CHERVIL_TLS_CERT and CHERVIL_TLS_KEY"
+    return (
+        f"if it asks for a client certificate, see that {files.cert} is of its --tls-client-ca and has not "
+        "expired"
+    )
 
 
 def is_alert(data: bytes) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Generic
 
-from chervil import conversation, exceptions
+from chervil import exceptions
 from chervil.asking import REQUEST_SECONDS, Status, refusal, status_of
 from chervil.conversation import (
     PAUSE_FIRST,
@@ -16,7 +16,7 @@ from chervil.conversation import (
     check_open,
 )
 from chervil.exceptions import AccessRefused, OperationalError
-from chervil.exchange import Mailbox, Request, parts
+from chervil.exchange import Mailbox, Reply, Request, parts
 from chervil.protocol import RequestRefused, WireId, to_wire
 from chervil.protocol.messages import Status as StatusMessage
 from chervil.waiting import last_known
@@ -57,7 +57,7 @@ class Watching(Generic[L]):
         now = lines.now()
         #: When waiting ends.
         self._end = None if timeout is None else now + timeout
-        #: By when each answer has to be there; None where only REQUEST_SECONDS bounds it, as with a
+        #: By when each answer has to be there; None where only the broker's silence bounds it, as with a
         #: timeout of 0, which asks for an answer and not for waiting.
         self._limit = (
             now + max(timeout, FIRST_ANSWER_SECONDS) if timeout is not None and timeout > 0 else None
@@ -67,10 +67,8 @@ class Watching(Generic[L]):
         self._on_wait = on_wait
         self._on_lost = on_lost
         self._patience = patience
-        #: When the connection broke; None while the broker answers.
+        #: When it was noticed that the broker is out of reach; None while it answers.
         self._lost_at: float | None = None
-        #: Whether the attempt before this one ended because an answer stayed away.
-        self._silent = False
 
     async def run(self) -> list[Status]:
         pause = PAUSE_FIRST
@@ -81,38 +79,26 @@ class Watching(Generic[L]):
                 raise refusal(error, self._where) from None
             except (AccessRefused, ClientClosed):
                 raise
-            except TimeoutError as error:
-                if self._told_all_at(self._end):
-                    break
-                self._bear_silence(error)
-            except (LineBroken, OperationalError) as error:
-                went_away = isinstance(error, LineBroken) or (self._lines.reached and not self._silent)
-                if went_away:
-                    self._lose()
-                if self._told_all_at(self._limit):
-                    break
-                if isinstance(error, OperationalError):
-                    self._end_at_limit(error)
-                if not went_away:
+            except (LineBroken, TimeoutError, OperationalError) as error:
+                if not self._lines.reached and not self._past(self._limit):
                     raise
-                if self._end is not None and self._lines.now() + pause >= self._end:
-                    if self._told_all():
+                left = None if self._end is None else self._end - self._lines.now()
+                if left is not None and left < PAUSE_FIRST:
+                    if self._lost_at is None and self._told_all():
                         break
-                    raise OperationalError(f"lost the broker while waiting: {error}") from None
+                    raise self._too_late(error) from None
+                self._lose()
+                if not isinstance(error, OperationalError):
+                    self._lines.renew()
                 self._end_patience(error, pause)
-                await self._lines.pause(pause)
+                await self._lines.pause(pause if left is None else min(pause, left))
                 pause = min(2 * pause, PAUSE_MOST)
             else:
                 break
-        if self._open and self._lost_at is not None:
-            raise exceptions.TimeoutError(
-                f"{self._where} has been out of reach for {self._lines.now() - self._lost_at:.0f} s; "
-                f"last known: {last_known([self._known[wire] for wire in self._open])}"
-            )
         return [self._known[wire] for wire in self._wires]
 
     def _lose(self) -> None:
-        """Notes that the connection broke, and says so once until the broker has answered again."""
+        """Notes that the broker is out of reach, and says so once until it has answered again."""
         if self._lost_at is None:
             self._lost_at = self._lines.now()
             if self._on_lost is not None:
@@ -127,28 +113,23 @@ class Watching(Generic[L]):
                 f"lost {self._where}, and it did not come back within {self._patience:g} s: {error}"
             ) from None
 
-    def _bear_silence(self, error: TimeoutError) -> None:
-        """Prepares another attempt after an answer that did not come, or raises."""
-        self._end_at_limit(error)
-        if self._silent or self._past(self._end):
-            raise OperationalError(f"no answer from {self._where} within {REQUEST_SECONDS:g} s") from None
-        self._silent = True
-        # The next attempt is to have a new connection: those that are kept may be as dead as this one.
-        self._lines.renew()
-
-    def _end_at_limit(self, error: Exception) -> None:
-        """Raises where the caller's timeout is why there is no connection or no answer."""
-        if self._past(self._limit):
-            raise exceptions.TimeoutError(
-                f"{self._where} did not answer within {self._timeout:g} s"
-            ) from None
+    def _too_late(self, error: Exception) -> Exception:
+        """What to raise where an attempt failed and the timeout leaves no room for another."""
+        if self._limit is None:
+            if isinstance(error, TimeoutError):
+                return OperationalError(f"no answer from {self._where} within {REQUEST_SECONDS:g} s")
+            return OperationalError(f"lost the broker while waiting: {error}")
+        if self._lost_at is None:
+            return exceptions.TimeoutError(f"{self._where} did not answer within {self._timeout:g} s")
+        away = f"{self._where} has been out of reach for {self._lines.now() - self._lost_at:.0f} s"
+        known = [self._known[wire] for wire in self._open if wire in self._known]
+        if not known:
+            return exceptions.TimeoutError(f"{away}: {error}")
+        return exceptions.TimeoutError(f"{away}; last known: {last_known(known)}")
 
     def _told_all(self) -> bool:
         """Whether the broker has said of each task where it is."""
         return len(self._known) == len(set(self._wires))
-
-    def _told_all_at(self, end: float | None) -> bool:
-        return self._past(end) and self._told_all()
 
     async def _once(self) -> None:
         """Waits on one line, until everything is settled or time is up."""
@@ -157,8 +138,7 @@ class Watching(Generic[L]):
         mailbox = Mailbox()
         try:
             # The first answer is waited for even where the timeout is 0: it is what the caller asks.
-            await self._ask(line, lambda ids: line.exchange.watch(mailbox, ids), self._answer_by())
-            self._silent = False
+            await self._ask(line, lambda ids: line.exchange.watch(mailbox, ids), self._limit)
             self._lost_at = None
             await self._receive(line, mailbox)
             leave = line.exchange.unwatch(mailbox, self._open)
@@ -199,7 +179,7 @@ class Watching(Generic[L]):
             heard_at = self._lines.now()
 
     async def _ask_why(self, line: Line) -> None:
-        await self._ask(line, line.exchange.query, self._answer_by())
+        await self._ask(line, line.exchange.query, self._limit)
         if self._on_wait is not None and self._open:
             self._on_wait([self._known[wire] for wire in self._open])
         self._ask_at = None
@@ -208,7 +188,7 @@ class Watching(Generic[L]):
         """Asks for a word; raises LineBroken where none comes."""
         one = next(iter(self._open))
         try:
-            await conversation.ask(line, line.exchange.query([one]), self._answer_by())
+            await self._answer(line, line.exchange.query([one]), self._limit)
         except TimeoutError:
             if self._past(self._limit):
                 raise
@@ -216,23 +196,53 @@ class Watching(Generic[L]):
                 f"no word from {self._where} for {QUIET_SECONDS + REQUEST_SECONDS:g} s"
             ) from None
 
-    async def _ask(self, line: Line, request: Callable[[list[WireId]], Request], end: float) -> None:
-        """Learns where the open ones are by now."""
+    async def _ask(self, line: Line, request: Callable[[list[WireId]], Request], end: float | None) -> None:
+        """Learns where the open ones are by now, before `end`."""
         for part in parts(list(self._open)):
             check_open(line.exchange)
-            reply = await conversation.ask(line, request(part), end)
+            reply = await self._answer(line, request(part), end)
             assert isinstance(reply, StatusMessage)
             for row in reply.tasks:
                 self._settle(row[0], status_of(row))
+
+    async def _answer(self, line: Line, request: Request, end: float | None) -> Reply:
+        """As `conversation.ask`; raises TimeoutError where nothing is heard for REQUEST_SECONDS too.
+
+        The answer itself may take longer than that: large results come slowly over a slow network, and to
+        begin again would bring them no sooner.
+        """
+        number, data = request
+        exchange = line.exchange
+        heard_at = self._lines.now()
+
+        def until() -> float:
+            silent_at = heard_at + REQUEST_SECONDS
+            return silent_at if end is None else min(silent_at, end)
+
+        try:
+            await line.send(data, until())
+            while (reply := exchange.take(number)) is None:
+                check_open(exchange)
+                try:
+                    await line.news(number, until())
+                except TimeoutError:
+                    # On a shared line others may have heard of it, or parts of the answer have come.
+                    if self._past(end) or line.heard_at <= heard_at:
+                        raise
+                    heard_at = line.heard_at
+                else:
+                    heard_at = self._lines.now()
+        except RequestRefused:
+            raise
+        except BaseException:
+            exchange.abandon(number)
+            raise
+        return reply
 
     def _settle(self, wire: WireId, status: Status) -> None:
         self._known[wire] = status
         if status.settled:
             self._open.pop(wire, None)
-
-    def _answer_by(self) -> float:
-        end = self._lines.now() + REQUEST_SECONDS
-        return end if self._limit is None else min(end, self._limit)
 
     def _past(self, end: float | None) -> bool:
         return end is not None and self._lines.now() >= end

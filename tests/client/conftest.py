@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chervil import Chervil, current
+from chervil import Chervil, current, watching
 from chervil.client import Client
 from chervil.tls_files import KEYS
 from tests.client.fakes import FakeBroker
@@ -58,6 +58,13 @@ def relayed(broker: FakeBroker) -> Iterator[Callable[..., Relay]]:
     yield relay
     for each in relays:
         each.close()
+
+
+@pytest.fixture
+def leisurely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests with a short timeout whose broker answers: a busy machine may take its time for that."""
+    monkeypatch.setattr(watching, "FIRST_ANSWER_SECONDS", 10.0)
+    monkeypatch.setattr(watching, "LAST_ANSWER_SECONDS", 10.0)
 
 
 @pytest.fixture

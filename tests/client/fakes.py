@@ -26,8 +26,9 @@ class Peer:
         self.connection = Connection(Side.BROKER)
         self.watched: set[bytes | str] = set()
 
-    def send(self, message: m.Message) -> None:
-        self.sock.sendall(self.connection.send(message))
+    def send(self, *messages: m.Message) -> None:
+        """In one write, so that the client has read all of them before its next step."""
+        self.sock.sendall(b"".join([self.connection.send(message) for message in messages]))
 
     def cut(self) -> None:
         """Breaks the connection without a word."""
@@ -205,8 +206,10 @@ class FakeBroker:
             thread.join(10)
 
 
-def welcome(peer: Peer) -> None:
-    peer.send(m.Welcome(1, [], bytes(16), bytes(16), bytes(32), resumed=False, heartbeat_ms=10_000))
+def welcome(peer: Peer, *more: m.Message) -> None:
+    """Lets a client in; `more` reaches it with the greeting."""
+    greeting = m.Welcome(1, [], bytes(16), bytes(16), bytes(32), resumed=False, heartbeat_ms=10_000)
+    peer.send(greeting, *more)
     peer.connection.accept_frames_up_to(1 << 25)
 
 

@@ -88,6 +88,12 @@ class Simulation:
         """It can be connected to again."""
         self.up = True
 
+    def unplug(self) -> None:
+        """The cable is pulled: nothing gets through, nobody is told, and no connection can be made."""
+        self.up = False
+        for line in self.lines:
+            line.dead = True
+
     def tell(self, message: m.Message) -> None:
         """The broker says something on the newest line."""
         self.lines[-1].tell(message)
@@ -109,10 +115,11 @@ class Simulation:
 
     async def take(self, end: float | None) -> "SimulatedLine":
         await Step("take")
+        if self.shared and self.lines and not self.lines[-1].broken:
+            return self.lines[-1]
         if not self.up:
             raise OperationalError("cannot reach the broker")
-        if not (self.shared and self.lines and not self.lines[-1].broken):
-            self.lines.append(SimulatedLine(self))
+        self.lines.append(SimulatedLine(self))
         return self.lines[-1]
 
     take_beside = take
@@ -124,6 +131,8 @@ class Simulation:
 
     def drop(self, line: "SimulatedLine", error: BaseException) -> None:
         self.given.append(f"drop {type(error).__name__}")
+        if isinstance(error, TimeoutError) and line.dead:
+            line.broken = True
 
     drop_beside = drop
 
@@ -139,6 +148,8 @@ class SimulatedLine:
         self.exchange = Exchange()
         self.heard_at = simulation.clock
         self.broken = False
+        #: Whether nothing gets through on it any more, and nobody was told.
+        self.dead = False
         self.taken_in = 0
         self.inbox: list[bytes] = []
         self.peer = Connection(Side.BROKER)
@@ -148,7 +159,8 @@ class SimulatedLine:
         self.peer.accept_frames_up_to(1 << 25)
 
     def tell(self, message: m.Message) -> None:
-        self.inbox.append(self.peer.send(message))
+        if not self.dead:
+            self.inbox.append(self.peer.send(message))
 
     async def send(self, data: bytes, end: float | None) -> None:
         await Step("send")
@@ -157,7 +169,7 @@ class SimulatedLine:
         self.post(data)
 
     def post(self, data: bytes) -> None:
-        if self.broken:
+        if self.broken or self.dead:
             return
         for message in self.peer.receive(data):
             self.simulation.received.append(message)

@@ -70,7 +70,7 @@ def test_a_broken_line_is_tried_once_more(simulation):
 
     simulation.answer = once
     assert stats(simulation) == {}
-    assert simulation.given == ["drop LineBroken", "give"]
+    assert simulation.given == ["drop LineBroken", "renew", "give"]
 
 
 def test_two_broken_lines_are_enough(simulation):
@@ -89,6 +89,9 @@ def test_an_answer_that_stays_away_is_waited_for_once(simulation):
     with pytest.raises(OperationalError, match="the deadline has passed"):
         stats(simulation)
     assert (simulation.clock, len(simulation.lines)) == (100.0 + REQUEST_SECONDS, 1)
+    assert simulation.given == ["drop TimeoutError", "renew"], (
+        "and the next call is not to find another dead one"
+    )
 
 
 def test_a_refusal_is_an_operational_error_and_the_line_is_kept(simulation):

@@ -5,6 +5,7 @@ from time import monotonic
 
 import pytest
 
+from chervil.address import BrokerURL
 from chervil.conversation import LineBroken, ask, reply, run
 from chervil.exchange import Mailbox
 from chervil.line import Line, open_line
@@ -100,7 +101,7 @@ def test_a_send_to_a_peer_that_is_gone_breaks_the_line():
     ours, peer = socket.socketpair()
     ours.setblocking(False)
     peer.close()
-    line = Line(Socket(ours))
+    line = Line(Socket(ours), BrokerURL("chervil+unix", path="/b.sock"))
     with pytest.raises(LineBroken, match="Broken pipe"):
         run(line.send(b"x", end()))
     line.close()
@@ -109,7 +110,7 @@ def test_a_send_to_a_peer_that_is_gone_breaks_the_line():
 def test_a_send_that_gets_stuck_is_a_timeout_and_no_broken_line():
     ours, peer = socket.socketpair()
     ours.setblocking(False)
-    line = Line(Socket(ours))
+    line = Line(Socket(ours), BrokerURL("chervil+unix", path="/b.sock"))
     with pytest.raises(TimeoutError) as caught:
         run(line.send(b"x" * 10_000_000, monotonic() + 0.05))
     assert not isinstance(caught.value, LineBroken)
@@ -176,7 +177,7 @@ def test_what_is_posted_arrives(line, broker):
 def test_what_cannot_be_posted_closes_the_line_without_an_error():
     ours, peer = socket.socketpair()
     ours.setblocking(False)
-    line = Line(Socket(ours))
+    line = Line(Socket(ours), BrokerURL("chervil+unix", path="/b.sock"))
     line.post(b"x" * 10_000_000)
     assert ours.fileno() == -1
     peer.close()

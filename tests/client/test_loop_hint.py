@@ -62,7 +62,9 @@ def test_without_a_running_loop_nothing_is_said(client, broker, caplog):
     assert caplog.records == []
 
 
-def test_a_quick_call_in_a_loop_is_nobodys_business(client, caplog):
+def test_a_quick_call_in_a_loop_is_nobodys_business(client, caplog, monkeypatch):
+    monkeypatch.setattr("chervil.client.HINT_AFTER", 10.0)
+
     async def main():
         client.publish([row("a")])
 

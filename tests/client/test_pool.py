@@ -1,10 +1,12 @@
 import os
+import select
 import threading
 from time import monotonic
 
 import pytest
 
-from chervil import Chervil
+from chervil import Chervil, address
+from chervil.address import Addresses, Found
 from chervil.client import Client
 from chervil.conversation import LineBroken, run
 from chervil.exceptions import OperationalError
@@ -12,6 +14,7 @@ from chervil.line import open_line
 from chervil.pool import Pool
 from chervil.protocol import Code, Stage
 from chervil.protocol import messages as m
+from tests.client.fakes import FakeBroker
 
 
 def row(id_="a", body=b"[[],{}]"):
@@ -228,3 +231,66 @@ def test_every_pool_forgets_its_lines_in_a_forked_child(pool, broker):
         os._exit(0 if closed and pool._idle == [] else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert run(pool.take(end())) is lines[1]
+
+
+# Several addresses
+
+
+@pytest.fixture
+def two(broker, tmp_path):
+    """Two brokers, a pool that has one line to the second, and the way back to the first."""
+    first = FakeBroker(tmp_path / "first.sock")
+    addresses = Addresses(Found(first.url, "app", (broker.url,)))
+    addresses.failed(first.url)
+    pool = Pool(addresses, lambda end: open_line(addresses, "me", 5.0, end), 10)
+    yield first, addresses, pool
+    pool.close()
+    first.close()
+
+
+def test_lines_to_where_the_broker_was_before_are_taken_for_no_further_call(two, broker, monkeypatch):
+    first, _, pool = two
+    taken = [run(pool.take(None)), run(pool.take(None))]
+    waiting = run(pool.take_beside(None))
+    pool.give(taken[0])
+    assert [line.url for line in [*taken, waiting]] == [broker.url] * 3
+    monkeypatch.setattr(address, "FAILED_SECONDS", 0.0)
+    assert pool.idle() is taken[0], "there is no reason to leave"
+    new = run(pool.take(None))
+    assert new.url is first.url
+    # The others are closed when they are given back, and not before.
+    for line in (*taken, waiting):
+        assert line.fresh()
+    pool.give(taken[0])
+    pool.give(taken[1])
+    pool.give_beside(waiting)
+    pool.give(new)
+    assert pool.idle() is new
+    assert pool.idle() is None
+    with broker.changed:
+        assert broker.changed.wait_for(lambda: broker.counts["Goodbye"] == 3, 10)
+
+
+def test_an_idle_line_to_where_the_broker_was_before_is_closed(two, broker, monkeypatch):
+    first, addresses, pool = two
+    pool.give(run(pool.take(None)))
+    addresses.opened(first.url)
+    assert pool.idle() is None
+    pool.give(run(pool.take(None)))
+    assert (len(broker.hellos), len(first.hellos)) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["idle", "dropped"])
+def test_a_line_that_broke_is_made_anew_where_it_was(two, broker, monkeypatch, how):
+    first, addresses, pool = two
+    line = run(pool.take(None))
+    monkeypatch.setattr(address, "monotonic", lambda: monotonic() + 2 * address.FAILED_SECONDS)
+    assert addresses.first is first.url
+    if how == "idle":
+        pool.give(line)
+        broker.cut_all()
+        select.select([line.socket._sock], [], [], 10)
+    else:
+        pool.drop(line, LineBroken("cut"))
+    assert run(pool.take(None)).url is broker.url
+    assert first.hellos == []

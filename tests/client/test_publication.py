@@ -252,7 +252,7 @@ def test_one_that_is_not_answered_is_unconfirmed_at_the_deadline(simulation):
     simulation.answer = lambda line, message: []
     error = publish(simulation, [row()]).error()
     assert isinstance(error, PublishUnconfirmed)
-    assert (simulation.clock, simulation.given) == (START + DEADLINE, ["drop TimeoutError"])
+    assert (simulation.clock, simulation.given) == (START + DEADLINE, ["drop TimeoutError", "renew"])
 
 
 def test_a_row_that_cannot_be_sent_takes_no_other_with_it(simulation):

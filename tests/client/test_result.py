@@ -196,9 +196,10 @@ def test_a_broker_that_does_not_answer_ends_the_wait_at_its_timeout(result, brok
     started = time.monotonic()
     with pytest.raises(exceptions.TimeoutError, match=r"did not answer within 0\.1 s"):
         result.get(timeout=0.1)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 3, "and not the 4 s that connecting may take"
 
 
+@pytest.mark.usefixtures("leisurely")
 @pytest.mark.parametrize(
     ("stage", "info", "words"),
     [
@@ -214,6 +215,7 @@ def test_a_timeout_says_of_a_task_on_its_way_how_far_it_is(result, broker, stage
     assert str(caught.value) == f"task {ID} did not finish within 0.02 s: {words}"
 
 
+@pytest.mark.usefixtures("leisurely")
 def test_a_timeout_says_where_the_task_is_and_why(result, broker):
     at(broker, Stage.QUEUED, {int(Info.QUEUE): "q", int(Info.WAITING_FOR): "no_consumer"})
     with pytest.raises(exceptions.TimeoutError) as caught:

@@ -146,13 +146,56 @@ def test_an_expired_certificate_is_refused(serve, files, ca):
 
 
 def test_a_certificate_of_an_unknown_ca_says_how_to_name_the_ca(serve, files):
+    told = refused(serve, TLSFiles(), issued=trustme.CA().issue_cert(HOST))
+    assert told.endswith("; name the file of the CA that it is of with CHERVIL_TLS_CA")
+
+
+def test_a_certificate_that_is_not_of_the_ca_that_was_named_says_so(serve, files):
     told = refused(serve, files, issued=trustme.CA().issue_cert(HOST))
-    assert "CHERVIL_TLS_CA" in told
+    assert told == (
+        "the broker's certificate is not accepted: unable to get local issuer certificate; "
+        f"no CA in {files.ca} signed it"
+    )
 
 
 def test_a_broker_that_asks_for_a_certificate_says_so(serve, files):
     told = refused(serve, files._replace(cert=None, key=None), verify_mode=ssl.CERT_REQUIRED)
     assert "CHERVIL_TLS_CERT" in told
+
+
+def test_a_certificate_of_a_ca_that_the_broker_does_not_know_is_named(serve, files, tmp_path):
+    issued = trustme.CA().issue_cert("shop@example.org")
+    cert = tmp_path / "foreign.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(cert)
+    told = refused(serve, TLSFiles(files.ca, str(cert)), verify_mode=ssl.CERT_REQUIRED)
+    assert told == (
+        f"the broker does not know the CA of this client's certificate {cert}; it wants one of its "
+        "--tls-client-ca"
+    )
+
+
+def test_what_a_broker_says_as_it_hangs_up_is_read_where_nothing_can_be_sent_any_more(serve, files):
+    """In TLS 1.3 it sees our certificate after our part of the handshake is over."""
+    sock = TLSSocket(
+        serve(lambda _: None, verify_mode=ssl.CERT_REQUIRED), files._replace(cert=None, key=None), HOST
+    )
+    greeted(sock)
+    hung_up = select.poll()
+    hung_up.register(sock.fileno(), 0)
+    assert hung_up.poll(10_000)
+    with pytest.raises(TLSFailed, match="asks for a client certificate"):
+        sock.send(b"hello")
+    sock.close()
+
+
+def test_a_connection_that_broke_without_a_word_is_no_affair_of_tls(serve, files):
+    sock = greeted(TLSSocket(serve(lambda _: None), files, HOST))
+    hung_up = select.poll()
+    hung_up.register(sock.fileno(), 0)
+    assert hung_up.poll(10_000)
+    with pytest.raises(ConnectionResetError, match=r"^the broker closed the connection$"):
+        sock.send(b"hello")
+    sock.close()
 
 
 def test_a_broker_without_tls_is_told_from_one_with(files):
@@ -191,8 +234,28 @@ def test_wrong_files_are_named(files, tmp_path):
         context_for(TLSFiles(ca=missing))
     with pytest.raises(TLSFailed, match="cannot be used: No such file"):
         context_for(TLSFiles(cert=missing))
-    with pytest.raises(TLSFailed, match="no such PEM file"):
+    with pytest.raises(TLSFailed, match=f"^the key {nonsense} cannot be used: it is no PEM file of a key$"):
         context_for(files._replace(key=str(nonsense)))
+    with pytest.raises(TLSFailed, match=f"^the certificate {nonsense} cannot be used: it is no PEM file"):
+        context_for(files._replace(cert=str(nonsense)))
+    broken = tmp_path / "broken.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    with pytest.raises(TLSFailed, match=f"^the certificate {broken} with the key {files.key} cannot be used"):
+        context_for(files._replace(cert=str(broken)))
+
+
+def test_a_certificate_whose_key_is_missing_says_how_to_name_it(files):
+    with pytest.raises(
+        TLSFailed, match=f"^the certificate {files.cert} has no key with it; name the file of"
+    ):
+        context_for(files._replace(key=None))
+
+
+def test_a_key_of_another_certificate_is_named(files, ca, tmp_path):
+    other = tmp_path / "other.key"
+    ca.issue_cert("other@example.org").private_key_pem.write_to_path(other)
+    with pytest.raises(TLSFailed, match=f"^the key {other} is not that of the certificate {files.cert}$"):
+        context_for(files._replace(key=str(other)))
 
 
 def test_a_context_is_made_once_and_again_when_a_file_changes(files, tmp_path):
@@ -211,10 +274,15 @@ def test_a_key_without_a_certificate_is_refused(files):
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), ssl.SSLEOFError(8, "EOF")])
-def test_an_end_in_the_handshake_may_be_a_broker_without_tls(error):
-    assert str(handshake_failure(error)).endswith("if it speaks no TLS there, its URL begins with chervil://")
+def test_an_end_in_the_handshake_may_be_for_want_of_a_certificate_or_a_broker_without_tls(error):
+    assert str(handshake_failure(error, TLSFiles())) == (
+        "the broker ended the connection in the TLS handshake; if it asks for a client certificate, name one "
+        "with CHERVIL_TLS_CERT and CHERVIL_TLS_KEY; if it speaks no TLS there, its URL begins with chervil://"
+    )
+    told = str(handshake_failure(error, TLSFiles(cert="/etc/me.crt")))
+    assert "see that /etc/me.crt is of its --tls-client-ca and has not expired; if it speaks no TLS" in told
 
 
 def test_an_error_without_a_name_here_is_told_in_its_own_words():
-    assert str(failure(OSError(5, "input/output error"))) == "TLS failed: input/output error"
-    assert str(failure(ssl.SSLError(1, "strange"))).startswith("TLS failed: ")
+    assert str(failure(OSError(5, "input/output error"), TLSFiles())) == "TLS failed: input/output error"
+    assert str(failure(ssl.SSLError(1, "strange"), TLSFiles())).startswith("TLS failed: ")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from chervil.tls_files import TLSFiles, files_from, is_alert, read_setting
+from chervil.tls_files import TLSFiles, about_certificate, files_from, is_alert, read_setting
 
 
 def test_the_setting_has_celerys_keys():
@@ -38,7 +38,7 @@ def test_a_check_that_is_to_be_left_out_is_refused_with_the_way_out(value):
             ValueError,
             "has no 'ssl_version', 'ciphers'; .* ca_certs, certfile",
         ),
-        ({"ca_certs": 5}, TypeError, "name of a file as ca_certs, not 5"),
+        ({"ca_certs": 5}, TypeError, "name of a file as ca_certs, not int"),
         ({"keyfile": "/key"}, ValueError, "keyfile without a certfile"),
         ("required", TypeError, "wants a dict"),
     ],
@@ -64,6 +64,12 @@ def test_a_certificate_of_the_environment_is_not_given_the_settings_key(monkeypa
     assert files_from(TLSFiles("/app/ca", "/app/cert", "/app/key")) == TLSFiles("/app/ca", "/env/both", None)
     monkeypatch.setenv("CHERVIL_TLS_KEY", "/env/key")
     assert files_from(None) == TLSFiles(None, "/env/both", "/env/key")
+
+
+def test_who_has_no_certificate_is_told_how_to_name_one_and_who_has_one_what_to_look_at():
+    assert "name one with CHERVIL_TLS_CERT and CHERVIL_TLS_KEY" in about_certificate(TLSFiles())
+    told = about_certificate(TLSFiles(cert="/etc/me.crt"))
+    assert told.endswith("see that /etc/me.crt is of its --tls-client-ca and has not expired")
 
 
 def test_an_alert_is_told_from_a_frame():

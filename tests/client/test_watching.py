@@ -71,6 +71,7 @@ def test_a_status_in_several_parts_is_put_together(client, broker, meanwhile):
     ]
 
 
+@pytest.mark.usefixtures("leisurely")
 def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
     monkeypatch.setattr(exchange, "ROWS_MAX", 10)
     ids = [str(number) for number in range(25)]
@@ -81,8 +82,8 @@ def test_more_ids_than_a_frame_holds_go_in_several(client, broker, monkeypatch):
     assert broker.peers[0].watched == set()
 
 
-def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole(client, broker, monkeypatch):
-    monkeypatch.setattr(watching, "LAST_ANSWER_SECONDS", 10.0)
+@pytest.mark.usefixtures("leisurely")
+def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole(client, broker):
     ids = [str(number) for number in range(ROWS_MAX + 1)]
     broker.queue(*ids)
     assert len(client.wait(ids, 0)) == len(ids)
@@ -91,6 +92,7 @@ def test_more_ids_than_the_protocol_lets_a_frame_hold_leave_the_connection_whole
     assert len(broker.hellos) == 1
 
 
+@pytest.mark.usefixtures("leisurely")
 def test_at_the_timeout_the_unsettled_are_asked_for_returned_and_unwatched(client, broker):
     """What is returned is where they are by then, not where they were at first."""
     broker.queue("open")
@@ -114,6 +116,7 @@ def test_at_the_timeout_the_unsettled_are_asked_for_returned_and_unwatched(clien
     assert len(broker.hellos) == 1
 
 
+@pytest.mark.usefixtures("leisurely")
 def test_what_settles_at_the_last_question_is_settled(client, broker):
     broker.queue("a")
 
@@ -145,6 +148,7 @@ def test_the_reason_of_what_is_open_is_asked_for_once(client, broker, monkeypatc
     assert broker.counts["Query"] == 1
 
 
+@pytest.mark.usefixtures("leisurely")
 def test_the_reason_is_not_asked_for_when_nobody_wants_it(client, broker, monkeypatch):
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.0)
     broker.queue("a")
@@ -222,9 +226,10 @@ def test_a_result_that_ended_while_the_connection_was_away_is_found(client, brok
     assert stages(client.wait(["a"], 10)) == [("a", Stage.SUCCESS)]
 
 
-def test_a_broker_that_breaks_before_its_first_answer_is_an_error(client, broker):
+@pytest.mark.usefixtures("leisurely")
+def test_a_broker_that_breaks_before_its_first_answer_is_tried_until_the_timeout(client, broker):
     broker.scripts[m.Watch] = lambda peer, message: peer.cut() or True
-    with pytest.raises(OperationalError, match="lost the broker while waiting"):
+    with pytest.raises(exceptions.TimeoutError, match="out of reach for 1 s: the broker closed"):
         client.wait(["a"], 1.0)
     assert broker.counts["Watch"] > 1
 
@@ -233,18 +238,21 @@ def never(peer, message):
     return True
 
 
-def test_a_broker_that_does_not_answer_is_asked_on_a_new_connection_and_named(client, broker, monkeypatch):
+def test_a_broker_that_does_not_answer_is_asked_on_new_connections_until_patience_ends(
+    client, broker, monkeypatch
+):
     monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.1)
     client.stats()
     broker.scripts[m.Watch] = never
-    with pytest.raises(OperationalError) as caught:
-        client.wait(["a"])
-    assert str(caught.value) == f"no answer from the broker at {broker.url} within 0.1 s"
-    assert (broker.counts["Watch"], broker.counts["Hello"]) == (2, 2)
+    told = []
+    with pytest.raises(OperationalError, match="it did not come back within 1 s"):
+        client.wait(["a"], on_lost=told.append, patience=1)
+    assert told == [f"lost the broker at {broker.url}; trying again until it is back"]
+    broker.wait_for(lambda: broker.counts["Watch"] == broker.counts["Hello"] > 2)
 
 
 def test_an_answer_on_the_new_connection_is_taken(client, broker, monkeypatch):
-    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 1.0)
     broker.finish("a", Stage.SUCCESS)
 
     def once(peer, message):
@@ -259,7 +267,7 @@ def test_an_answer_on_the_new_connection_is_taken(client, broker, monkeypatch):
 def test_after_a_silence_that_ended_a_lost_broker_is_waited_for_as_ever(
     client, broker, meanwhile, monkeypatch
 ):
-    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 1.0)
     broker.queue("a")
 
     def once(peer, message):
@@ -284,8 +292,8 @@ def test_after_a_silence_that_ended_a_lost_broker_is_waited_for_as_ever(
     assert stages(client.wait(["a"])) == [("a", Stage.SUCCESS)]
 
 
-def test_a_broker_that_went_silent_and_greets_no_more_is_an_error(broker, monkeypatch):
-    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.1)
+def test_a_broker_that_went_silent_and_greets_no_more_is_waited_for(broker, meanwhile, monkeypatch):
+    monkeypatch.setattr(watching, "REQUEST_SECONDS", 0.5)
     monkeypatch.setattr(watching, "ASK_WHY_AFTER", 0.0)
     broker.queue("a")
 
@@ -293,9 +301,16 @@ def test_a_broker_that_went_silent_and_greets_no_more_is_an_error(broker, monkey
         broker.scripts[m.Hello] = never
         return True
 
+    def run():
+        broker.wait_for(lambda: broker.counts["Hello"] == 4)
+        broker.scripts.clear()
+        broker.finish("a", Stage.SUCCESS)
+
     broker.scripts[m.Query] = silent
-    with pytest.raises(OperationalError, match="does not answer"):
-        Client(broker.found, connect_timeout=0.2).wait(["a"], None, lambda statuses: None)
+    meanwhile(run)
+    client = Client(broker.found, connect_timeout=0.5)
+    assert stages(client.wait(["a"], None, lambda statuses: None)) == [("a", Stage.SUCCESS)]
+    client.close()
 
 
 @pytest.mark.parametrize("command", [m.Hello, m.Watch])
@@ -304,16 +319,17 @@ def test_a_timeout_is_kept_though_the_broker_does_not_answer(client, broker, com
     started = monotonic()
     with pytest.raises(exceptions.TimeoutError) as caught:
         client.wait(["a"], 0.2)
-    assert 0.2 <= monotonic() - started < 2
+    assert 0.2 <= monotonic() - started < 3, "and not the 4 s that connecting may take"
     assert str(caught.value) == f"the broker at {broker.url} did not answer within 0.2 s"
 
 
-def test_without_an_answer_to_the_last_question_the_last_thing_known_is_returned(client, broker):
+def test_without_an_answer_to_the_last_question_the_last_thing_known_is_returned(client, broker, monkeypatch):
+    monkeypatch.setattr(watching, "FIRST_ANSWER_SECONDS", 10.0)
     broker.queue("a")
     broker.scripts[m.Query] = never
     started = monotonic()
     assert stages(client.wait(["a"], 0.1)) == [("a", Stage.QUEUED)]
-    assert monotonic() - started < 2
+    assert monotonic() - started < 5, "and not the 10 s that a request may take"
     broker.wait_for(lambda: not broker.peers)
 
 
@@ -322,7 +338,7 @@ def test_a_timeout_of_nothing_asks_as_query_does_and_once(client, broker, monkey
     broker.scripts[m.Watch] = never
     with pytest.raises(OperationalError, match="no answer from the broker"):
         client.wait(["a"], 0)
-    assert broker.counts["Watch"] == 1
+    broker.wait_for(lambda: broker.counts["Watch"] == 1)
 
 
 def test_a_refusal_is_an_operational_error(client, broker):
@@ -344,7 +360,7 @@ def test_a_goodbye_between_two_frames_of_ids_is_waited_out(client, broker, monke
     def goodbye(peer, message):
         broker.scripts.clear()
         status = m.Status(message.request, [broker.status(id_) for id_ in message.ids])
-        peer.sock.sendall(peer.connection.send(status) + peer.connection.send(m.Goodbye(Code.SHUTDOWN)))
+        peer.send(status, m.Goodbye(Code.SHUTDOWN))
         return True
 
     broker.scripts[m.Watch] = goodbye

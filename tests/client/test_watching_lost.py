@@ -1,5 +1,6 @@
 """Waiting on while the broker is away: `chervil.watching` and a connection that breaks."""
 
+import re
 from time import monotonic
 
 import pytest
@@ -24,10 +25,11 @@ def test_a_timeout_while_the_broker_is_lost_says_so_and_what_was_last_known(clie
     broker.statuses["a"] = ["a", int(Stage.LEASED), None, None, info]
     meanwhile(lambda: lose(broker))
     with pytest.raises(exceptions.TimeoutError) as caught:
-        client.wait(["a"], 0.5)
-    assert str(caught.value) == (
-        f"the broker at {broker.url} has been out of reach for 0 s; "
-        "last known: task a: handed to w@h, not started"
+        client.wait(["a"], 2)
+    assert re.fullmatch(
+        f"the broker at {re.escape(str(broker.url))} has been out of reach for [12] s; "
+        "last known: task a: handed to w@h, not started",
+        str(caught.value),
     )
 
 
@@ -72,8 +74,8 @@ def test_a_broker_that_comes_back_without_the_task_ends_the_wait_at_once(client,
 def test_patience_bounds_how_long_a_lost_broker_is_waited_for(client, broker, meanwhile):
     broker.queue("a")
     meanwhile(lambda: lose(broker))
-    with pytest.raises(OperationalError, match=r"and it did not come back within 0\.3 s"):
-        client.wait(["a"], patience=0.3)
+    with pytest.raises(OperationalError, match=r"and it did not come back within 1 s"):
+        client.wait(["a"], patience=1)
     assert broker.counts["Hello"] > 2
 
 
@@ -81,7 +83,7 @@ def test_an_id_asked_for_twice_is_known_once_when_the_broker_is_lost(client, bro
     broker.queue("a")
     meanwhile(lambda: lose(broker))
     with pytest.raises(exceptions.TimeoutError, match=r"last known: task a: queued$"):
-        client.wait(["a", "a"], 0.5)
+        client.wait(["a", "a"], 2)
 
 
 def test_a_timeout_is_kept_though_the_broker_hangs_when_it_is_connected_to_again(client, broker, meanwhile):
@@ -95,5 +97,5 @@ def test_a_timeout_is_kept_though_the_broker_hangs_when_it_is_connected_to_again
     meanwhile(run)
     started = monotonic()
     with pytest.raises(exceptions.TimeoutError, match="out of reach"):
-        client.wait(["a"], 0.5)
-    assert monotonic() - started < 2
+        client.wait(["a"], 2)
+    assert monotonic() - started < 3.5, "and not the 4 s that connecting may take"

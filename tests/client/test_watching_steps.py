@@ -2,7 +2,9 @@
 
 import pytest
 
+from chervil import exceptions, exchange
 from chervil.asking import REQUEST_SECONDS
+from chervil.conversation import PAUSE_FIRST
 from chervil.exceptions import OperationalError
 from chervil.protocol import Stage
 from chervil.protocol import messages as m
@@ -19,15 +21,28 @@ def simulation():
     return made
 
 
-def watching(simulation, ids, timeout=None, patience=None):
+def watching(simulation, ids, timeout=None, patience=None, on_wait=None):
     return Watching(
-        simulation, "the broker", ids, timeout, None, on_lost=simulation.lost.append, patience=patience
+        simulation, "the broker", ids, timeout, on_wait, on_lost=simulation.lost.append, patience=patience
     )
 
 
-def wait(simulation, ids, timeout=None, patience=None):
-    statuses = simulation.drive(watching(simulation, ids, timeout, patience).run())
+def wait(simulation, ids, timeout=None, patience=None, on_wait=None):
+    statuses = simulation.drive(watching(simulation, ids, timeout, patience, on_wait).run())
     return [(status.id, status.stage) for status in statuses]
+
+
+def outage(simulation, begin, seconds):
+    """Nothing gets through meanwhile; all tasks have succeeded when something does again."""
+
+    def plug_in():
+        simulation.up = True
+        simulation.answer = lambda line, message: [
+            m.Status(message.request, [status(id_, Stage.SUCCESS) for id_ in message.ids])
+        ]
+
+    simulation.at(begin, simulation.unplug)
+    simulation.at(begin + seconds, plug_in)
 
 
 def finish(simulation, *ids):
@@ -68,7 +83,7 @@ def test_a_broker_that_froze_is_left_and_the_result_found_on_a_new_connection(si
 
     simulation.answer = frozen_at_first
     assert wait(simulation, ["a"]) == [("a", Stage.SUCCESS)]
-    assert simulation.given == ["drop LineBroken", "give"]
+    assert simulation.given == ["drop LineBroken", "renew", "give"]
     assert simulation.lost == ["lost the broker; trying again until it is back"]
     assert simulation.clock < START + QUIET_SECONDS + REQUEST_SECONDS + 1
 
@@ -125,9 +140,139 @@ def test_a_lost_broker_is_tried_in_growing_pauses_until_patience_ends(simulation
     assert simulation.steps.count("pause") == 8
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("seconds", [15, 60])
+@pytest.mark.parametrize("begin", [1, 5])
+def test_an_outage_is_waited_out_with_one_warning(simulation, begin, seconds, shared):
+    """Its begin is before and after the reason was asked for, whose answer then stays away."""
+    simulation.shared = shared
+    outage(simulation, START + begin, seconds)
+    assert wait(simulation, ["a", "b"], timeout=100, on_wait=lambda _: None) == [
+        ("a", Stage.SUCCESS),
+        ("b", Stage.SUCCESS),
+    ]
+    if (begin, seconds) != (5, 15):  # which is over before it can be noticed
+        assert simulation.lost == ["lost the broker; trying again until it is back"]
+    assert simulation.clock < START + begin + seconds + QUIET_SECONDS + REQUEST_SECONDS
+
+
+@pytest.mark.parametrize("seconds", [15, 60])
+def test_a_wait_that_begins_in_an_outage_on_an_idle_connection_waits_it_out(simulation, seconds):
+    simulation.shared = True
+    wait(simulation, ["a"], timeout=0)
+    outage(simulation, START, seconds)
+    simulation.advance(START)
+    assert wait(simulation, ["a"], timeout=100) == [("a", Stage.SUCCESS)]
+    assert simulation.lost == ["lost the broker; trying again until it is back"]
+    assert simulation.given[-3:] == ["drop TimeoutError", "renew", "give"]
+    assert simulation.clock < START + seconds + 1
+
+
+def test_silence_after_silence_is_waited_out(simulation):
+    """Each connection dies before its first answer, and so do those after it."""
+
+    def connected(line, message):
+        if len(simulation.lines) < 4:
+            return []
+        return [m.Status(message.request, [status("a", Stage.SUCCESS)])]
+
+    simulation.answer = connected
+    assert wait(simulation, ["a"]) == [("a", Stage.SUCCESS)]
+    assert simulation.lost == ["lost the broker; trying again until it is back"]
+
+
+def test_an_answer_that_comes_slowly_is_waited_for(simulation):
+    """In parts, which all together take longer than the broker may be silent for."""
+
+    def slowly(line, message):
+        for number, id_ in enumerate(message.ids, 1):
+            part = m.Status(message.request, [status(id_, Stage.SUCCESS)], number < len(message.ids))
+            simulation.at(
+                simulation.clock + number * (REQUEST_SECONDS - 1), lambda part=part: line.tell(part)
+            )
+        return []
+
+    simulation.answer = slowly
+    assert wait(simulation, ["a", "b", "c"]) == [(id_, Stage.SUCCESS) for id_ in "abc"]
+    assert simulation.clock == START + 3 * (REQUEST_SECONDS - 1)
+    assert simulation.lost == []
+
+
+def test_an_answer_of_which_others_hear_on_a_shared_line_is_waited_for(simulation):
+    def late(line, message):
+        def hear():
+            line.heard_at = simulation.clock
+
+        simulation.at(START + REQUEST_SECONDS - 1, hear)
+        answer = m.Status(message.request, [status("a", Stage.SUCCESS)])
+        simulation.at(START + REQUEST_SECONDS + 1, lambda: line.tell(answer))
+        return []
+
+    simulation.answer = late
+    assert wait(simulation, ["a"]) == [("a", Stage.SUCCESS)]
+    assert simulation.lost == []
+
+
+def test_each_of_many_answers_has_its_time(simulation, monkeypatch):
+    monkeypatch.setattr(exchange, "ROWS_MAX", 1)
+
+    def slowly(line, message):
+        reply = m.Status(message.request, [status(id_, Stage.SUCCESS) for id_ in message.ids])
+        simulation.at(simulation.clock + REQUEST_SECONDS - 1, lambda: line.tell(reply))
+        return []
+
+    simulation.answer = slowly
+    assert wait(simulation, ["a", "b", "c"]) == [(id_, Stage.SUCCESS) for id_ in "abc"]
+    assert simulation.clock == START + 3 * (REQUEST_SECONDS - 1)
+    assert simulation.lost == []
+
+
+def test_patience_ends_in_an_outage_that_began_with_silence(simulation):
+    outage(simulation, START + 1, 60)
+    with pytest.raises(OperationalError, match="did not come back within 30 s: cannot reach"):
+        wait(simulation, ["a"], patience=30, on_wait=lambda _: None)
+    assert simulation.clock < START + 2 + REQUEST_SECONDS + 30 + 1
+
+
+def test_patience_outlasts_an_outage_that_began_with_silence(simulation):
+    outage(simulation, START + 1, 15)
+    assert wait(simulation, ["a"], patience=30, on_wait=lambda _: None) == [("a", Stage.SUCCESS)]
+
+
+def test_an_outage_that_outlasts_the_timeout_is_a_timeout(simulation):
+    outage(simulation, START + 1, 60)
+    with pytest.raises(
+        exceptions.TimeoutError, match=r"^the broker has been out of reach for 18 s; last known: task a"
+    ):
+        wait(simulation, ["a"], timeout=30, on_wait=lambda _: None)
+    assert START + 30 - PAUSE_FIRST <= simulation.clock <= START + 30
+
+
+def test_an_outage_from_the_first_question_to_the_timeout_is_a_timeout(simulation):
+    simulation.shared = True
+    wait(simulation, ["a"], timeout=0)
+    simulation.unplug()
+    with pytest.raises(
+        exceptions.TimeoutError, match=r"^the broker has been out of reach for 20 s: cannot reach"
+    ):
+        wait(simulation, ["a"], timeout=30)
+    assert START + 30 - PAUSE_FIRST <= simulation.clock <= START + 30
+
+
+def test_a_timeout_of_nothing_asks_once_though_the_connection_breaks(simulation):
+    def broken(line, message):
+        line.broken = True
+        return []
+
+    simulation.answer = broken
+    with pytest.raises(OperationalError, match="lost the broker while waiting: broken"):
+        wait(simulation, ["a"], timeout=0)
+    assert (simulation.clock, simulation.lost) == (START, [])
+
+
 def test_a_status_of_other_tasks_breaks_the_line(simulation):
     simulation.answer = lambda line, message: [m.Status(message.request, [status("x")])]
-    with pytest.raises(OperationalError, match="names other ids"):
+    with pytest.raises(exceptions.TimeoutError, match="names other ids"):
         wait(simulation, ["a"], timeout=1)
 
 

@@ -18,10 +18,12 @@ DEPLOY = ROOT / "deploy"
 _OPERATORS = frozenset({"|", "||", "&&", ";", "&"})
 _REDIRECTIONS = frozenset({"<", ">", ">>"})
 #: What a container of compose is given, after the service's name, is for `chervil`.
-_COMPOSE = re.compile(r"docker compose (?:run|exec) (?:-\S+ )*(?:broker|worker) (?:chervil )?")
+_COMPOSE = re.compile(r"docker compose (?:run|exec) (?:-v \S+ |-\S+ )*(?:broker|worker) (?:chervil )?")
+#: Without compose the image has the program's name.
+_DOCKER = re.compile(r"docker (?:run .*|exec (?:-\S+ )*\S+) (?=chervil )")
 _SUBSTITUTED = re.compile(r"\$\((chervil [^)]*)\)")
 #: What may stand before a program's name: how it is run, as whom, with which variables.
-_BEFORE = re.compile(r"(?:exec |sudo |-u \S+ |\w+=\S* )*")
+_BEFORE = re.compile(r"(?:exec |sudo |runuser |env |-u \S+ |-- |\w+=\S* )*")
 
 
 def mistakes(words: Sequence[str]) -> list[str]:
@@ -49,6 +51,7 @@ def mistakes(words: Sequence[str]) -> list[str]:
 def in_shell(text: str) -> Iterator[list[str]]:
     """The words after `chervil` of every command that runs it; lines may go on after a backslash."""
     text = _COMPOSE.sub("chervil ", text.replace("\\\n", " "))
+    text = _DOCKER.sub("", text)
     for line in [*text.splitlines(), *_SUBSTITUTED.findall(text)]:
         command: list[str] = []
         for word in [*shlex.split(line, comments=True), ";"]:

@@ -65,7 +65,7 @@ def shake_hands(made: Path, host: str, *, with_certificate: bool) -> dict:
     return server.getpeercert() or {}
 
 
-@pytest.mark.parametrize("host", ["broker.example.com", "broker", "10.0.0.5"])
+@pytest.mark.parametrize("host", ["broker.example.com", "broker", "localhost", "10.0.0.5", "127.0.0.1"])
 def test_the_broker_is_known_by_each_of_its_names(made, host):
     assert shake_hands(made, host, with_certificate=False) == {}
 

@@ -40,7 +40,13 @@ def test_a_planted_mistake_is_found(line, mistake):
         ("sudo -u chervil XDG_STATE_HOME=/var/lib chervil status > file", ["status"]),
         ("docker compose run --rm -T broker broker user list  # all of them", ["broker", "user", "list"]),
         ("docker compose exec broker chervil status", ["status"]),
+        (
+            "docker run -d --name chervil -v a:/var/lib/chervil \\\n chervil broker --memory",
+            ["broker", "--memory"],
+        ),
+        ("docker exec -i broker chervil broker user list", ["broker", "user", "list"]),
         ('cd / && exec sudo -u chervil A=b /bin/chervil "$@"', ["$@"]),
+        ('exec runuser -u chervil -- env A=b C=d /bin/chervil "$@"', ["$@"]),
         ("echo 'eval \"$(chervil completion zsh)\"' >> ~/.zshrc", ["completion", "zsh"]),
         ("a=1 chervil worker \\\n  -c 4", ["worker", "-c", "4"]),
     ],

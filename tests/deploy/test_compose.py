@@ -71,6 +71,11 @@ def test_a_worker_checks_the_broker_by_the_name_of_its_service():
     assert url.port == 2437
 
 
+def test_the_brokers_command_is_the_images_own():
+    words = [word for part in command("broker") for word in part.split("=", 1)]
+    assert words == json.loads(test_dockerfile.only("CMD"))
+
+
 def test_the_health_check_finds_the_broker():
     image = BrokerURL.parse(test_dockerfile.environment()["CHERVIL_BROKER_URL"])
     assert f"--unix={image.path}" in command("broker")

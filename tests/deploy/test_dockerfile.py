@@ -87,5 +87,27 @@ def test_the_health_check_asks_the_socket_on_which_the_broker_listens():
     assert str(Path(str(url.path)).parent) in owned.split()
 
 
+def test_the_port_that_the_image_exposes_is_one_on_which_it_listens_with_tls():
+    command = json.loads(only("CMD"))
+    assert command[command.index("--bind") + 1] == f"0.0.0.0:{only('EXPOSE')}"
+    assert {"--tls-cert", "--tls-key"} < set(command)
+
+
+def test_a_broker_that_reads_its_journal_is_not_taken_for_ill():
+    assert "--start-period=15m" in only("HEALTHCHECK").split()
+
+
+def test_every_broker_that_the_document_starts_in_a_container_has_the_health_checks_socket():
+    text = (ROOT / "docs" / "deployment.md").read_text().replace("\\\n", " ")
+    lines = [
+        line for line in text.splitlines() if line.startswith("docker run ") and " chervil broker " in line
+    ]
+    assert lines
+    url = BrokerURL.parse(environment()["CHERVIL_BROKER_URL"])
+    for line in lines:
+        assert f"--unix {url.path}" in line
+        assert f":{only('VOLUME')} " in line
+
+
 def test_stop_is_the_signal_that_ends_it_in_order():
     assert only("STOPSIGNAL") == "SIGTERM"

@@ -1,21 +1,42 @@
-"""docs/deployment.md: what it has people type is there, and its table of variables is the code's."""
+"""docs/deployment.md and its neighbours: what they have people type is there, and so is what they link to.
+
+And deployment.md's table of variables is the code's.
+"""
 
 import ast
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
 from chervil.cli.common import ENVIRONMENT
 from tests.deploy.commandlines import DEPLOY, ROOT, in_shell, mistakes
 
-TEXT = (ROOT / "docs" / "deployment.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-#: Lines that people type, and pieces of a line in the text.
-TYPED = [
-    *(words for kind, block in BLOCKS if kind == "sh" for words in in_shell(block)),
-    *(words for piece in re.findall(r"`(chervil [^`]+)`", TEXT) for words in in_shell(piece)),
-]
+PAGES = {
+    name: (ROOT / "docs" / name).read_text()
+    for name in ("deployment.md", "security.md", "when-things-go-wrong.md")
+}
+TEXT = PAGES["deployment.md"]
+
+
+def typed(text: str) -> Iterator[list[str]]:
+    """Lines that people type, and pieces of a line in the text."""
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield from in_shell(block)
+    for block in re.findall(r"^```console\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield from in_shell(re.sub(r"^\$ ", "", block, flags=re.MULTILINE))
+    for piece in re.findall(r"`(chervil [^`]+)`", text):
+        yield from in_shell(piece)
+
+
+TYPED = [words for text in PAGES.values() for words in typed(text)]
+
+
+def anchors(text: str) -> set[str]:
+    """What a link to a heading of this page may end with."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def documented() -> list[str]:
@@ -76,15 +97,10 @@ def test_every_file_of_ours_that_is_named_is_there():
     assert all((DEPLOY / name).exists() for name in named)
 
 
-def test_every_page_that_is_linked_is_there():
-    linked = re.findall(r"\]\(([\w./-]+?)(?:#[\w-]*)?\)", TEXT)
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_and_every_heading_that_is_linked_is_there(name):
+    linked = re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", PAGES[name])
     assert linked
-    assert all((ROOT / "docs" / name).exists() for name in linked)
-
-
-def test_every_heading_that_is_linked_is_there():
-    headings = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
-    }
-    assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) <= headings
+    for page, heading in linked:
+        text = (ROOT / "docs" / (page or name)).read_text()
+        assert not heading or heading in anchors(text), f"{page}#{heading}"

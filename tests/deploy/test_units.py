@@ -107,11 +107,38 @@ def test_a_broker_whose_command_line_is_wrong_is_not_started_again():
     assert settings(BROKER)["RestartPreventExitStatus"] == [str(exits.USAGE)]
 
 
+def test_a_broker_that_dies_is_started_again_however_often_and_one_that_its_socket_starts_over_and_over_is_not():
+    """Who waits at the socket has systemd start a broker that ended with USAGE, several times a second."""
+    found = settings(BROKER)
+    restarts = seconds(found["StartLimitIntervalSec"][0]) / seconds(found["RestartSec"][0])
+    assert restarts < int(found["StartLimitBurst"][0]) <= 2 * restarts
+
+
+def test_the_broker_never_starts_without_its_socket_and_both_restart_in_one_command():
+    """`systemctl restart` of socket and service cannot bind the socket while the service still has it."""
+    found = settings(BROKER)
+    assert found["Requires"] == [SOCKET]
+    assert SOCKET in found["After"][0].split()
+
+
+def test_the_broker_has_time_to_read_its_journal():
+    assert seconds(settings(BROKER)["TimeoutStartSec"][0]) >= 600
+
+
 def test_the_brokers_state_folder_is_where_its_programs_look(monkeypatch):
     found = settings(BROKER)
     assert "XDG_STATE_HOME=%S" in found["Environment"]
     monkeypatch.setenv("XDG_STATE_HOME", "/var/lib")
     assert state_dir() == Path("/var/lib", found["StateDirectory"][0])
+
+
+def test_the_journal_is_in_the_brokers_state_folder(monkeypatch):
+    found = settings(BROKER)
+    assert not {"CHERVIL_DATA"} & {word.split("=")[0] for word in found["Environment"]}
+    assert found["StateDirectoryMode"] == ["0700"]
+    monkeypatch.delenv("CHERVIL_DATA", raising=False)
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/chervil")
+    assert BrokerOptions().folder == Path("/var/lib", found["StateDirectory"][0])
 
 
 def test_the_socket_unit_has_the_default_address_and_the_brokers_backlog():

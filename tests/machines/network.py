@@ -4,7 +4,8 @@ Everything is in network namespaces that live as long as the processes that hold
 their standard input does: nothing is left behind, even by a test that is killed. Nothing outside of the
 namespaces is touched.
 
-What is cut here is cut at the switch: a machine's own link stays up, so that nobody is told.
+What is cut here is cut at the switch: a machine's own link stays up, so that nobody is told. `unplug` alone
+takes that down.
 """
 
 import contextlib
@@ -141,6 +142,14 @@ class Network:
     def heal(self, *names: str) -> None:
         """Ends a cut."""
         self._set_ports("forwarding", names)
+
+    def unplug(self, name: str) -> None:
+        """Takes a machine's own link down: its programs are told that there is no network."""
+        self._machines[name].run("ip", "link", "set", "eth0", "down")
+
+    def plug_in(self, name: str) -> None:
+        """Ends an `unplug`."""
+        self._machines[name].run("ip", "link", "set", "eth0", "up")
 
     def reset(self, name: str) -> int:
         """Breaks all established connections of a machine with RST, for both ends; how many there were."""

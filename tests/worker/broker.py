@@ -14,6 +14,7 @@ from chervil.protocol.messages import (
     Completed,
     Credit,
     Deliver,
+    Error,
     Goodbye,
     Heartbeat,
     Hello,
@@ -79,6 +80,8 @@ class ScriptedBroker:
         self.heartbeats = 0
         self.said_goodbye = False
         self.answers_completions = True
+        #: Whether it takes this worker on.
+        self.may_consume = True
         #: What it says to claims: how many rows are in force.
         self.grants = 1
         #: Claims of tasks that run at most once: [id, lease, True].
@@ -200,7 +203,10 @@ class ScriptedBroker:
             self.send(Ok(message.request, len(message.inventory)))
         elif isinstance(message, Subscribe):
             self.subscribed = message
-            self.send(Ok(message.request))
+            if self.may_consume:
+                self.send(Ok(message.request))
+            else:
+                self.send(Error(message.request, "FORBIDDEN", "SUBSCRIBE needs the role consume"))
         elif isinstance(message, Heartbeat):
             self.heartbeats += 1
         elif isinstance(message, Goodbye):

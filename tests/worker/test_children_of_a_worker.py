@@ -117,7 +117,6 @@ def test_child_that_dies_at_start_is_replaced_only_after_a_while(
     worker = start_worker("-c", "1", module="stillborn")
     wait_until_said(worker, "replaced in 1 s")
     assert "exit code 7" in worker.said()
-    assert count.read_text() == "x"
     wait_until_said(worker, "replaced in 2 s")
     assert count.read_text() == "xx"
 

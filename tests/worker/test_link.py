@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chervil.protocol import Outcome, unpack_failure
+from chervil.protocol import Outcome, to_text, unpack_failure
 from chervil.protocol.messages import Cancel, Complete, Completed, Error, Goodbye
 from tests.worker.broker import ScriptedBroker, results, row, run_all, task_id
 from tests.worker.conftest import (
@@ -125,7 +125,7 @@ def test_warm_stop_waits_until_completions_are_answered(start_worker: StartWorke
     worker = start_worker("-c", "1")
     broker.greet()
     broker.answers_completions = False
-    broker.deliver(row(1, "proj.nap", 0.05))
+    broker.deliver(row(1, "proj.nap", 1))
     broker.until(lambda: broker.started)
     worker.signal(signal.SIGTERM)
     broker.until(lambda: broker.rows)
@@ -328,7 +328,7 @@ def test_broker_that_was_started_anew_is_named_and_running_tasks_finish_for_noth
     assert "started anew and has forgotten its tasks (--memory)" in worker.said()
     assert "whose results are dropped: 1" in worker.said()
     assert "came to its end (SUCCESS), and that is dropped" in worker.said()
-    assert "tasks that finished after their session was over, and did not count: 1" in worker.said()
+    assert f"did not count: 1 ({to_text(task_id(1))})" in worker.said()
 
 
 def test_session_that_the_broker_called_wrong_is_not_taken_up_again(
@@ -412,7 +412,7 @@ def test_task_over_its_time_limit_is_killed_though_its_process_is_stopped(
 ):
     worker = start_worker("-c", "1")
     broker.greet()
-    pid = run_endless(broker, tmp_path, options={18: 700})
+    pid = run_endless(broker, tmp_path, options={18: 2000})
     child = Watched([pid])
     os.kill(pid, signal.SIGSTOP)
     broker.until(lambda: broker.rows)
@@ -422,7 +422,7 @@ def test_task_over_its_time_limit_is_killed_though_its_process_is_stopped(
     assert (failed[2], record.kind) == (Outcome.FAILURE, "time_limit")
     assert record.type == "chervil.exceptions.TimeLimitExceeded"
     assert stop(worker, broker) == 0
-    assert "ran longer than its time limit of 0.7 s, on attempt 1: its process was killed" in worker.said()
+    assert "ran longer than its time limit of 2 s, on attempt 1: its process was killed" in worker.said()
 
 
 def test_time_limit_of_the_flag_holds_for_every_task(
@@ -433,25 +433,6 @@ def test_time_limit_of_the_flag_holds_for_every_task(
     broker.deliver(row(1, "proj.wait_for", str(tmp_path / "never")))
     broker.until(lambda: broker.rows)
     assert unpack_failure(broker.rows[0][4]).kind == "time_limit"
-
-
-def test_refused_token_at_start_ends_the_worker(start_worker: StartWorker, broker: ScriptedBroker):
-    worker = start_worker("-c", "1")
-    broker.accept()
-    broker.send(Error(None, "AUTH_FAILED", "the token is not this broker's; set CHERVIL_TOKEN_FILE"))
-    assert worker.wait() == 1
-    assert "CHERVIL_TOKEN_FILE" in worker.said()
-
-
-def test_refused_token_later_is_tried_again(start_worker: StartWorker, broker: ScriptedBroker):
-    worker = start_worker("-c", "1")
-    broker.greet()
-    broker.hang_up()
-    broker.accept()
-    broker.send(Error(None, "AUTH_FAILED", "not mine"))
-    broker.until_closed()
-    broker.greet()
-    assert stop(worker, broker) == 0
 
 
 def test_absent_broker_is_waited_for(start_worker: StartWorker, broker: ScriptedBroker, tmp_path: Path):

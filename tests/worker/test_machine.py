@@ -142,9 +142,9 @@ def test_session_that_is_not_resumed_drops_what_is_held_and_counts_sequences_ane
     line = drive.said[-1]
     assert said in line
     assert "whose results are dropped: 1; tasks not begun, and dropped: 1; completions" in line
-    assert line.endswith("not have heard of: 1")
+    assert line.endswith("not have heard of: 1 (00000000-0000-0000-0000-000000000001)")
     assert drive.finish() == []
-    assert drive.machine.orphans == 1
+    assert drive.machine.orphans.count == 1
     assert "came to its end (SUCCESS), and that is dropped: its session was over" in drive.said[-1]
     assert follows in drive.said[-1]
     drive.deliver(4)

@@ -310,7 +310,7 @@ def test_death_of_a_task_of_an_earlier_session_is_told_to_nobody():
     drive.lose()
     drive.connect()
     assert completions(drive.die()) == []
-    assert drive.machine.orphans == 1
+    assert drive.machine.orphans.count == 1
     assert "came to its end (SIGKILL (pid 77)" in drive.said[-1]
 
 

@@ -273,35 +273,6 @@ def test_absent_broker_is_an_os_error(play: Play):
     play(story)
 
 
-def test_token_file_that_cannot_be_read_is_a_refusal_of_our_own(play: Play, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CHERVIL_TOKEN_FILE", "/nonexistent")
-
-    async def story(place: Place) -> None:
-        place.url = BrokerURL.parse("chervil://127.0.0.1:1")
-        with pytest.raises(RequestRefused, match="CHERVIL_TOKEN_FILE cannot be read") as caught:
-            await place.connect()
-        assert caught.value.code == "AUTH_REQUIRED"
-
-    play(story)
-
-
-def test_token_file_that_others_may_read_is_a_refusal_of_our_own(
-    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    token = tmp_path / "token"
-    token.write_text("secret")
-    token.chmod(0o644)
-    monkeypatch.setenv("CHERVIL_TOKEN_FILE", str(token))
-
-    async def story(place: Place) -> None:
-        place.url = BrokerURL.parse("chervil://127.0.0.1:1")
-        with pytest.raises(RequestRefused, match=f"no token is sent: .*; type: chmod 600 {token}$") as caught:
-            await place.connect()
-        assert caught.value.code == "AUTH_REQUIRED"
-
-    play(story)
-
-
 def test_deliveries_and_answers_reach_the_owner(play: Play):
     async def story(place: Place) -> None:
         current, peer = await place.greeted()

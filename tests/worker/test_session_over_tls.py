@@ -93,7 +93,7 @@ def test_a_certificate_that_is_not_accepted_says_why_and_what_to_do(
     expired = behind_tls(authority.server_context(expired=True)).url
     assert "has expired; the broker needs a new one" in try_to_connect(expired, authority.files)
     unknown = behind_tls(authority.server_context()).url
-    assert "with CHERVIL_TLS_CA" in try_to_connect(unknown, Authority(tmp_path).files)
+    assert f"no CA in {tmp_path}/ca.pem signed it" in try_to_connect(unknown, Authority(tmp_path).files)
     assert "/nonexistent cannot be used" in try_to_connect(unknown, TLSFiles(ca="/nonexistent"))
 
 
@@ -160,7 +160,7 @@ def test_a_certificate_problem_is_retried_until_it_is_mended(
     relay = Relay(BrokerURL.parse(broker.url), authority.server_context())
     try:
         worker = start_worker("-c", "1", url=str(relay.url))
-        wait_until_said(worker, "name the file of the CA that it is of with CHERVIL_TLS_CA; trying again")
+        wait_until_said(worker, f"no CA in {ca} signed it; trying again")
         authority.ca.cert_pem.write_to_path(ca)
         broker.greet()
         broker.deliver(row(1, "proj.add", 1, 2))

@@ -15,6 +15,7 @@ from chervil.address import Addresses, BrokerURL, Found
 from chervil.protocol import Code, RequestRefused, WelcomeOption
 from chervil.protocol.messages import Completed, Ok, Welcome
 from chervil.protocol.rows import DeliveryRow
+from chervil.statedir import unreadable_token
 from chervil.systemd import ServiceManager
 from chervil_worker import control, log, packets, session
 from chervil_worker.children import Children
@@ -78,7 +79,9 @@ class Link:
         #: Whether the broker has taken us on, and has not only greeted us: on this connection, and ever.
         self._taken_on = False
         self._worked = False
-        self._greeted_once = False
+        #: Where that connection leads, and what the broker there said of its durability.
+        self._url = found.url
+        self._durability = "unknown"
         self._signals = 0
         self._signalled = asyncio.Event()
         #: There is no time to wait between two attempts to connect.
@@ -122,9 +125,7 @@ class Link:
 
     def ok(self, message: Ok) -> None:
         if not self._taken_on:
-            self._taken_on = self._worked = True
-            self._attempts.succeeded()
-            self._whys.clear()
+            self._begin()
         self._machine.ok(message.request, message.value)
         self.changed()
 
@@ -201,20 +202,29 @@ class Link:
                 current, welcome = await session.connect(
                     self, url, self._found.files, self._options.node_name, self._machine.credentials
                 )
+                self._addresses.opened(url)
                 self._taken_on = False
                 greeted = current.open
                 if greeted:
-                    self._greet(current, welcome)
+                    self._greet(url, current, welcome)
                 # Shielded: when this is cancelled the session still has its goodbye before it.
                 why = await asyncio.shield(current.ended)
                 if self._taken_on or (greeted and current.refused is None):
                     log.worker.warning("lost the broker: %s", why)
+                    # Our session is known there, and what runs with it.
+                    self._addresses.broke(url)
                 elif current.refused is not None and self._refused(url, current.refused, why):
                     return
                 else:
                     await self._wait(url, f"it hung up after its greeting: {why}")
             except RequestRefused as error:
                 if self._refused(url, error.code, str(error)):
+                    return
+                await self._wait(url, str(error))
+            except session.NoToken as error:
+                if not self._worked:
+                    log.worker.error("cannot go to the broker at %s: %s", url, error)
+                    self._finish(CUT_OFF)
                     return
                 await self._wait(url, str(error))
             except OSError as error:
@@ -224,7 +234,10 @@ class Link:
         """The broker does not want us; whether that ends a worker which it has never taken on."""
         if code not in _SETTINGS or self._worked:
             return False
-        log.worker.error("the broker at %s refused this worker: %s", url, why)
+        if code == Code.AUTH_REQUIRED and (local := unreadable_token(url)):
+            log.worker.error("the broker at %s asks for a token, and %s", url, local)
+        else:
+            log.worker.error("the broker at %s refused this worker: %s", url, why)
         self._finish(CUT_OFF)
         return True
 
@@ -248,24 +261,30 @@ class Link:
                 await self._hurry.wait()
         self._hurry.clear()
 
-    def _greet(self, current: session.Session, welcome: Welcome) -> None:
+    def _greet(self, url: BrokerURL, current: session.Session, welcome: Welcome) -> None:
         """Takes up a session on a new connection."""
         self._session = current
+        self._url = url
+        self._durability = str((welcome.options or {}).get(WelcomeOption.DURABILITY, "unknown"))
         self._machine.welcomed(welcome)
-        if not self._greeted_once and not self._quiet:
-            options = welcome.options or {}
-            self._announce(str(options.get(WelcomeOption.DURABILITY, "unknown")))
-        self._greeted_once = True
-        self._manager.ready(f"connected to {self._addresses.first}")
         self.changed()
 
-    def _announce(self, durability: str) -> None:
+    def _begin(self) -> None:
+        """The broker has taken us on; one that has only greeted may refuse us yet, for want of a role."""
+        if not self._worked and not self._quiet:
+            self._announce()
+        self._taken_on = self._worked = True
+        self._attempts.succeeded()
+        self._whys.clear()
+        self._manager.ready(f"connected to {self._url}")
+
+    def _announce(self) -> None:
         name = self._manifest.app or "an app without a name"
         queues = ", ".join(self._queues)
         count = len(self._manifest.tasks)
         tasks = "1 task" if count == 1 else f"{count} tasks"
         print(f"{self._options.node_name} runs {name} ({tasks}), {self._options.concurrency} at a time")
-        print(f"broker {self._addresses.first} (from {self._found.source}), durability: {durability}")
+        print(f"broker {self._url} (from {self._found.source}), durability: {self._durability}")
         print(f"queues {queues}")
         print("acks after the run; a task whose process dies runs again, at most 3 starts", flush=True)
 
@@ -337,7 +356,7 @@ class Link:
                 control.send(self._nursery, control.Stop())
         if self._machine.orphans:
             log.worker.warning(
-                "tasks that finished after their session was over, and did not count: %d",
+                "tasks that finished after their session was over, and did not count: %s",
                 self._machine.orphans,
             )
         await self._end_nursery()

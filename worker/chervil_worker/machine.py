@@ -31,6 +31,7 @@ from chervil_worker.log import Line
 from chervil_worker.outbox import Outbox
 from chervil_worker.resuming import inventory, resume
 from chervil_worker.slots import Slots
+from chervil_worker.tally import Tally
 from chervil_worker.tasks import Task, from_rows
 from chervil_worker.terms import Terms
 
@@ -121,7 +122,7 @@ class Machine:
         #: The nursery is dead and its children are as good as dead: there is nothing to look into.
         self._childless = False
         #: Tasks that finished for nothing: their session was over.
-        self.orphans = 0
+        self.orphans = Tally()
 
     # The broker
 
@@ -413,7 +414,7 @@ class Machine:
 
     def _begin_anew(self, *, same_broker: bool) -> None:
         """The leases are gone: what was not begun is forgotten, what runs goes on for nothing."""
-        untold = self.outbox.unanswered
+        untold = Tally(row[0] for row in self.outbox.untold())
         self.outbox = Outbox()
         if not same_broker:
             self._forgotten_session = self.slots.session
@@ -437,8 +438,7 @@ class Machine:
     def _give_up(self) -> None:
         if not self._gave_up:
             self._gave_up = True
-            untold = self.outbox.unanswered
-            if untold:
+            if untold := Tally(row[0] for row in self.outbox.untold()):
                 self._say(
                     logging.WARNING,
                     f"the broker did not hear of, or did not confirm, completions: {untold}; "
@@ -452,7 +452,7 @@ class Machine:
 
     def _in_vain(self, task: Task, how: str) -> None:
         """A task came to its end, and its session was over: nobody is told but the log."""
-        self.orphans += 1
+        self.orphans.add(task.id)
         self.lines.append(in_vain(task, how, forgotten=task.session <= self._forgotten_session))
 
     def _kill(self, index: int, mark: Mark, now: int) -> None:

@@ -30,7 +30,7 @@ from chervil.protocol.messages import (
     Welcome,
 )
 from chervil.protocol.rows import DeliveryRow
-from chervil.statedir import NotPrivate, read_token
+from chervil.statedir import NotPrivate, Token, find_token, why_withheld
 from chervil.tcp import retry_often
 from chervil.tls_files import SPEAKS_TLS, TLSFailed, TLSFiles, is_alert
 
@@ -46,6 +46,10 @@ _CLOSED = "the connection was closed"
 
 #: Numbers the connections of this process: a broker tells a HELLO that was given up and comes late by it.
 _attempts = itertools.count(1)
+
+
+class NoToken(Exception):
+    """The token cannot be read, or is not for whoever listens there: the broker was asked nothing."""
 
 
 class Owner(Protocol):
@@ -73,7 +77,10 @@ class Session(asyncio.Protocol):
     `ended` is done when the connection is gone, with the reason in words.
     """
 
-    def __init__(self, owner: Owner, hello: Hello, url: BrokerURL, files: TLSFiles) -> None:
+    def __init__(
+        self, owner: Owner, hello: Hello, url: BrokerURL, files: TLSFiles, token: Token | None
+    ) -> None:
+        """`token` is that of `hello`, and says who may have it."""
         loop = asyncio.get_running_loop()
         self.welcomed: asyncio.Future[Welcome] = loop.create_future()
         self.ended: asyncio.Future[str] = loop.create_future()
@@ -82,6 +89,7 @@ class Session(asyncio.Protocol):
         self._hello = hello
         self._url = url
         self._files = files
+        self._token = token
         self._connection = Connection(Side.CLIENT)
         self._transport: asyncio.Transport | None = None
         self._heartbeat_seconds = 0.0
@@ -133,6 +141,10 @@ class Session(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None:
             retry_often(sock)
+        if why := why_withheld(self._url, transport.get_extra_info("peername"), self._token):
+            self.welcomed.set_exception(NoToken(why))
+            self.abort(why)
+            return
         self.send([self._hello])
 
     def data_received(self, data: bytes) -> None:
@@ -154,7 +166,7 @@ class Session(asyncio.Protocol):
 
     def _in_words(self, exc: Exception | None) -> str:
         """Why the connection is gone; before the greeting, and unless somebody has said, what to look at."""
-        explained = exc and _explained(exc, self._url)
+        explained = exc and _explained(exc, self._url, self._files)
         why = f"{self._why}: {explained}" if explained else self._why
         if self.welcomed.done() or self._why is not _CLOSED or isinstance(explained, TLSFailed):
             return why
@@ -219,18 +231,20 @@ async def connect(
     """Connects and greets; `resume` is the id and the secret of a session to take up again.
 
     Raises OSError (TimeoutError and TLSFailed among them) when the broker cannot be reached, RequestRefused
-    when it does not want us.
+    when it does not want us, NoToken when it was not asked.
     """
     try:
-        token = read_token(url)
+        token = find_token(url)
     except NotPrivate as error:
-        raise RequestRefused("AUTH_REQUIRED", f"no token is sent: {error}") from None
+        raise NoToken(f"no token is sent: {error}") from None
     except OSError as error:
-        raise RequestRefused("AUTH_REQUIRED", f"CHERVIL_TOKEN_FILE cannot be read: {error}") from None
+        raise NoToken(f"cannot read CHERVIL_TOKEN_FILE, {error.filename}: {error.strerror}") from None
     options = {int(HelloOption.ATTEMPT): next(_attempts)}
-    hello = Hello(VERSION, VERSION, [], node_name, token, url.vhost, resume, options)
+    hello = Hello(
+        VERSION, VERSION, [], node_name, None if token is None else token.text, url.vhost, resume, options
+    )
     loop = asyncio.get_running_loop()
-    session = Session(owner, hello, url, files)
+    session = Session(owner, hello, url, files, token)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             if url.path is not None:
@@ -263,10 +277,10 @@ async def _connect_encrypted(session: Session, host: str, port: int, files: TLSF
             ssl_shutdown_timeout=SHUTDOWN_SECONDS,
         )
     except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
-        raise handshake_failure(error) from error
+        raise handshake_failure(error, files) from error
 
 
-def _explained(error: Exception, url: BrokerURL) -> Exception:
+def _explained(error: Exception, url: BrokerURL, files: TLSFiles) -> Exception:
     """What ended a connection, in words that say what to do where it was TLS."""
     if url.scheme != "chervils":
         return error
@@ -274,4 +288,4 @@ def _explained(error: Exception, url: BrokerURL) -> Exception:
 
     from chervil.tls import failure
 
-    return failure(error) if isinstance(error, ssl.SSLError) else error
+    return failure(error, files) if isinstance(error, ssl.SSLError) else error

@@ -14,6 +14,9 @@ from chervil.exceptions import OperationalError
 from chervil.protocol.rows import TaskRow
 from chervil.watching import Watching
 
+#: Seconds by which a request's deadline may be set before the request is sent: a busy loop takes its time.
+DEADLINE_LEAD = 0.5
+
 
 class AsyncClient:
     """Talks to one broker from one event loop, over one connection.
@@ -29,8 +32,8 @@ class AsyncClient:
         self._gathering = Gathering(self.lines)
         #: How many `async with app` blocks run; the end of the last one closes it.
         self.entered = 0
-        #: Which connection's loss was told last.
-        self._told_of = 0
+        #: Which connection's loss was told last: 0 where there was none on this loop, None before any.
+        self._told_of: int | None = None
 
     async def publish(self, rows: list[TaskRow], deadline: float = 10.0, wait: bool = True) -> None:
         """Publishes tasks, together with others of this turn of the loop; see `Client.publish`."""
@@ -99,6 +102,8 @@ class SharedLine:
                 return line
             if line.exchange.overdue:
                 line.fail(LineBroken("the broker owes too many answers"))
+            self._addresses.broke(line.url)
+            self._line = None
         if self._connecting is None:
             self._connecting = self._loop.create_task(self._connect())
             self._connecting.add_done_callback(self._connected)
@@ -127,7 +132,7 @@ class SharedLine:
 
     def drop(self, line: AsyncLine, error: BaseException) -> None:
         # A request that went wrong says little about a line on which others are answered.
-        if isinstance(error, TimeoutError) and line.silence >= REQUEST_SECONDS:
+        if isinstance(error, TimeoutError) and line.silence >= REQUEST_SECONDS - DEADLINE_LEAD:
             line.fail(LineBroken(f"no word from the broker for {line.silence:.0f} s"))
 
     drop_beside = drop

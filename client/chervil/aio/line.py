@@ -31,8 +31,13 @@ class AsyncLine:
     a word leaves nothing behind that complains.
     """
 
-    def __init__(self, sock: Stream) -> None:
-        """`sock` is connected and does not block; the loop is the running one."""
+    def __init__(self, sock: Stream, url: BrokerURL, peer: Any = None) -> None:
+        """`sock` is connected and does not block; the loop is the running one.
+
+        `url` is where it leads, `peer` the name of the other end of a TCP connection.
+        """
+        self.url = url
+        self.peer = peer
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._fd = sock.fileno()
@@ -194,7 +199,7 @@ async def connect(url: BrokerURL, files: TLSFiles, limit: float) -> AsyncLine:
     """
     async with asyncio.timeout_at(limit):
         if url.path is not None:
-            return AsyncLine(await _connected(socket.AF_UNIX, os.fspath(url.path)))
+            return AsyncLine(await _connected(socket.AF_UNIX, os.fspath(url.path)), url)
         assert url.host is not None
         assert url.port is not None
         failure: OSError | None = None
@@ -206,7 +211,8 @@ async def connect(url: BrokerURL, files: TLSFiles, limit: float) -> AsyncLine:
                 continue
             # A request is one small frame and waits for its answer: nothing to be gained by holding it back.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return AsyncLine(await _encrypted(sock, files, url.host) if url.scheme == "chervils" else sock)
+            encrypted = url.scheme == "chervils"
+            return AsyncLine(await _encrypted(sock, files, url.host) if encrypted else sock, url, address)
         raise failure or OSError(f"{url.host} has no address")
 
 

@@ -105,7 +105,11 @@ class Common:
                 hint = did_you_mean(key, CONFIG_KEYS) or " Settings of the app belong in app.conf."
                 raise click.UsageError(f"[tool.chervil] in {path} has no key {key!r}.{hint}")
             if not isinstance(value, str):
-                raise click.UsageError(f"[tool.chervil] in {path}: {key} must be a string, not {value!r}")
+                # Not the value itself: of URLs in a list it would show the tokens.
+                several = '; several URLs have ";" between them' if key == "broker" else ""
+                raise click.UsageError(
+                    f"[tool.chervil] in {path}: {key} must be a string, not {type(value).__name__}{several}"
+                )
         return path, table
 
 

@@ -8,11 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from chervil.address import parse_urls
+
 MASK = "***"
 
 #: Parts of a name that say that its value is nobody's business.
 _TELLING = r"token|passw|passphrase|pwd|secret|key|credential|auth|signature|cookie|dsn"
 _TELLING_NAME = re.compile(_TELLING, re.IGNORECASE)
+
+#: Settings and variables whose value is the broker's address.
+_BROKER_NAMES = frozenset({"CHERVIL_BROKER_URL", "broker_url"})
 
 #: Everything that may be user, password or token in a URL. An @ within one has not always been escaped, so
 #: this goes on to the last.
@@ -49,6 +54,8 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, int | float):
         return value
     text = value if isinstance(value, str) else repr(value)
+    if name in _BROKER_NAMES or text.lstrip().lower().startswith("chervil"):
+        return _masked_urls(text)
     # A URL that lacks its scheme still has its token before the @.
     return masked_text(f"{MASK}@{text.rpartition('@')[2]}" if "@" in text and "://" not in text else text)
 
@@ -57,6 +64,15 @@ def masked_text(text: str) -> str:
     """A text with what is secret in it masked: credentials in URLs, values of telling names, tokens."""
     text = _CREDENTIALS.sub(f"://{MASK}@", text)
     return _TOKEN.sub(MASK, _ASSIGNED.sub(rf"\g<1>{MASK}", text))
+
+
+def _masked_urls(text: str) -> str:
+    """A broker's URLs; nothing of them where one does not parse, as nobody knows then what is the token."""
+    try:
+        parse_urls(text)
+    except ValueError:
+        return MASK
+    return ";".join(masked_text(url) for url in text.split(";"))
 
 
 def _is_file(value: Any) -> bool:

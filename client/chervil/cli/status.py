@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from chervil.address import DEFAULT_VHOST
 from chervil.cli import exits
 from chervil.cli.clock import span
 from chervil.cli.common import Common, common_of
@@ -13,6 +14,7 @@ from chervil.cli.complaints import warn
 from chervil.cli.connect import open_client
 from chervil.cli.story import KEPT_FOR
 from chervil.cli.terminal import table, wrapped
+from chervil.protocol import FINAL, Stage
 
 #: Why a queue does not move, in words (`waiting_for` of a queue in the report).
 _WHY = {
@@ -24,14 +26,13 @@ _WHY = {
 QUEUE_HEAD = ("QUEUE", "READY", "SCHEDULED", "LEASED", "WORKERS", "OLDEST", "")
 WORKER_HEAD = ("WORKER", "PID", "SLOTS", "LEASED", "DELIVERED", "CONNECTED", "QUEUES")
 
-_ROOM = "start more workers, purge what is not needed, or start a broker with more --max-memory"
+#: Stages that count for a vhost's limit of tasks.
+_UNFINISHED = frozenset(Stage) - FINAL - {Stage.UNKNOWN}
 
-#: What it means for whoever publishes, by `publishing` in the report, and what to do.
-_PUBLISHING = {
-    "closed": "tasks take 80 % of the broker's memory: publishers wait until it is 70 %, except inside of "
-    f"tasks; {_ROOM}",
-    "full": f"tasks take 95 % of the broker's memory: nothing more is stored, workers go on; {_ROOM}",
-}
+_ROOM = "start more workers, purge what is not needed"
+
+#: With less of the memory taken, in percent, it is not memory that is short.
+_OPEN_PERCENT = 70
 
 
 @click.command(short_help="Show queues, workers and warnings.")
@@ -59,7 +60,7 @@ def status(ctx: click.Context) -> int:
 def _show(report: Mapping[str, Any], common: Common) -> None:
     for text in report.get("warnings", []):
         warn(common, text)
-    if text := _PUBLISHING.get(report.get("publishing", "open")):
+    if text := _held_back(report):
         warn(common, text)
     click.echo(wrapped(_headline(report)))
     for line in _aside(report):
@@ -72,6 +73,39 @@ def _show(report: Mapping[str, Any], common: Common) -> None:
         click.echo(table([WORKER_HEAD, *workers], give_way=(6, 0)))
     else:
         click.echo(no_worker(common.app))
+
+
+def _held_back(report: Mapping[str, Any]) -> str | None:
+    """What `publishing` in the report means for whoever publishes, and what to do; None where it is open."""
+    state, vhost = report.get("publishing", "open"), report.get("vhost", DEFAULT_VHOST)
+    if state not in {"closed", "full"}:
+        return None
+    whose, more = "the broker's memory", "start a broker with more --max-memory"
+    if vhost != DEFAULT_VHOST:
+        whose = f"the memory of vhost {vhost}"
+        more = f"give it more: chervil broker vhost set {vhost} --max-memory, or the broker's --max-memory"
+    if state == "closed":
+        return (
+            f"tasks take 80 % of {whose}: publishers wait until it is 70 %, except inside of tasks; "
+            f"{_ROOM}, or {more}"
+        )
+    tasks = report.get("tasks", {})
+    unfinished = sum(tasks.get(stage.name, 0) for stage in _UNFINISHED)
+    limit = report.get("tasks_limit")
+    if limit is not None and unfinished >= limit:
+        return (
+            f"vhost {vhost} holds its {limit} tasks: nothing more is stored, workers go on; {_ROOM}, or: "
+            f"chervil broker vhost set {vhost} --max-tasks N"
+        )
+    memory = report.get("memory", {})
+    taken = memory.get("bytes", 0) + memory.get("other", 0)
+    if taken * 100 >= memory.get("limit", 0) * _OPEN_PERCENT:
+        return f"tasks take 95 % of {whose}: nothing more is stored, workers go on; {_ROOM}, or {more}"
+    return (
+        f"nothing more is stored, though there is memory: vhost {vhost} may hold all the tasks that it may "
+        f"(it holds {unfinished}; its --max-tasks: chervil broker vhost list), or the broker's disk is full "
+        "(its log says so); workers go on"
+    )
 
 
 def no_worker(app: str | None) -> str:

@@ -112,6 +112,7 @@ def test_a_tasks_exception_comes_out_of_await(app, broker):
     run(main())
 
 
+@pytest.mark.usefixtures("leisurely")
 def test_a_timeout_says_where_the_task_is(app, broker):
     broker.rows["a"] = []
 

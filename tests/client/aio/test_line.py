@@ -39,7 +39,7 @@ async def between_sockets():
     """A line that was not greeted, and the peer's plain socket."""
     ours, peer = socket.socketpair()
     ours.setblocking(False)
-    return AsyncLine(ours), peer
+    return AsyncLine(ours, BrokerURL("chervil+unix", path="/b.sock")), peer
 
 
 def test_replies_come_to_those_who_wait_for_them_in_any_order(broker):

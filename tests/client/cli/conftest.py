@@ -89,9 +89,6 @@ class Broker:
             time.sleep(self.full_for)  # what is tested is how long it took
         self.published += rows
 
-    def reach(self) -> None:
-        pass
-
     def stats(self) -> dict[str, Any]:
         if self.forbids_stats:
             raise AccessRefused("this wants the role control")

@@ -141,7 +141,7 @@ def test_workdir_must_exist(chervil: Run) -> None:
     [
         ('[tool.chervil]\nap = "x"\n', "has no key 'ap'. Did you mean 'app'?"),
         ("[tool.chervil]\nresult_expires = 3\n", "belong in app.conf"),
-        ("[tool.chervil]\napp = 3\n", "app must be a string, not 3"),
+        ("[tool.chervil]\napp = 3\n", "app must be a string, not int"),
         ("[tool.chervil\n", "is not valid TOML"),
     ],
 )
@@ -171,6 +171,14 @@ def test_no_color_in_the_environment_turns_colours_off(chervil: Run, monkeypatch
     monkeypatch.setenv("NO_COLOR", "1")
     chervil("spy")
     assert not seen[0].color
+
+
+def test_a_list_of_urls_in_pyproject_is_refused_without_showing_it(chervil: Run) -> None:
+    Path("pyproject.toml").write_text('[tool.chervil]\nbroker = ["chervil://geheim@h"]\n')
+    ran = chervil("spy")
+    assert ran.code == 2
+    assert 'broker must be a string, not list; several URLs have ";" between them' in ran.err
+    assert "geheim" not in ran.err
 
 
 def test_a_foreign_broker_url_is_refused_with_what_to_set(chervil: Run) -> None:

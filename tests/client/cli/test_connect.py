@@ -120,7 +120,7 @@ def test_no_broker_is_69_with_its_url_who_said_so_and_what_to_type(
         f"Error: cannot reach the broker at chervil://***@{address} (flag --broker): Connection refused; "
         f"start one: chervil broker --bind {address}\n",
     )
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3, "and not the 4 s that connecting may take"
 
 
 # TLS
@@ -153,7 +153,7 @@ def test_the_environments_files_are_used(
 ) -> None:
     assert authority.files.ca is not None
     monkeypatch.setenv("CHERVIL_TLS_CA", authority.files.ca)
-    assert chervil("-b", str(relay.url), "health") == Ran(0, f"ok: {relay.url}, Chervil 0, up 0 s\n", "")
+    assert chervil("-b", str(relay.url), "health") == Ran(0, f"ok: {relay.url}\n", "")
 
 
 @pytest.mark.parametrize("line", [["health"], ["status"], ["call", "t"]])
@@ -187,11 +187,11 @@ def strict() -> Iterator[FakeBroker]:
 
 
 def test_token_and_vhost_of_the_url_reach_the_broker(chervil: Callable[..., Ran], strict: FakeBroker) -> None:
-    url = f"chervil://a%2Fb%40c%25@127.0.0.1:{strict.url.port}/sta%2Fging"
+    url = f"chervil://a%2Fb%40c%25@127.0.0.1:{strict.url.port}/sta%40ging"
     ran = chervil("-b", url, "health")
     assert ran.code == 0
-    assert f"chervil://***@127.0.0.1:{strict.url.port}/sta%2Fging" in ran.out
-    assert (strict.hellos[0].token, strict.hellos[0].vhost) == ("a/b@c%", "sta/ging")
+    assert f"chervil://***@127.0.0.1:{strict.url.port}/sta%40ging" in ran.out
+    assert (strict.hellos[0].token, strict.hellos[0].vhost) == ("a/b@c%", "sta@ging")
 
 
 def test_a_vhost_that_is_not_granted_is_69_and_one_line(

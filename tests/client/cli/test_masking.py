@@ -60,7 +60,8 @@ def test_collections_are_gone_through():
     [
         ("chervil://geheim@host:1/shop", "chervil://***@host:1/shop"),
         ("amqp://user:ge@he/im@host", "amqp://***@host"),
-        ("chervil://ge heim@host", "chervil://***@host"),
+        ("chervil://ge heim@host", "***"),
+        ("chervil://geheim@host;chervil://geheim@h2/v", "chervil://***@host;chervil://***@h2/v"),
         ("chervil://host:1", "chervil://host:1"),
         ("geheim@host", "***@host"),
         ("postgres://h/db?user=me&password=geheim&x=1", "postgres://h/db?user=me&password=***&x=1"),
@@ -79,6 +80,23 @@ def test_a_list_of_urls_is_hidden_one_by_one():
         "chervil://***@h1",
         "chervil://***@h2",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://:geheim@h",
+        "geheim",
+        "chervil://h:1/?token=geheim",
+        "chervil://h:1/geheim,chervil://geheim@h:2",
+        "chervil://h:1;chervil://ge/heim@h:2",
+        "chervil://ge/heim@h",
+    ],
+)
+@pytest.mark.parametrize("name", ["CHERVIL_BROKER_URL", "broker_url"])
+def test_of_a_broker_url_that_does_not_parse_nothing_is_shown(text, name):
+    assert masked(text, name) == "***"
+    assert masked(["chervil://h", text], name) == ["chervil://h", "***"]
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,34 @@ def test_a_url_that_is_none_is_a_line_and_no_failure(chervil: Run, monkeypatch: 
     ran = chervil("report")
     assert ran.code == 0
     assert "redis:// is not a Chervil broker" in ran.out
-    assert "CHERVIL_BROKER_URL=redis://***@h" in ran.out
+    assert "CHERVIL_BROKER_URL=***\n" in ran.out
     assert GEHEIM not in ran.out
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"chervil://h:1/?token={GEHEIM}",
+        f"chervil://h:1/v,chervil://{GEHEIM}@h:2",
+        f"chervil://h:1/v chervil://{GEHEIM}@h:2",
+        f"chervil://h:1/chervil://{GEHEIM}@h:2",
+        f"chervil://a/{GEHEIM}@h:2",
+        f"chervil://user:{GEHEIM}/x@h:2",
+    ],
+)
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_url_with_a_mistake_is_told_without_showing_it(
+    chervil: Run, monkeypatch: pytest.MonkeyPatch, url: str, how: list[str]
+) -> None:
+    monkeypatch.setenv("CHERVIL_BROKER_URL", url)
+    ran = chervil("report", *how)
+    assert (ran.code, ran.err) == (0, "")
+    assert GEHEIM not in ran.out
+    assert "; write " in ran.out
+    ran = chervil("status")
+    assert ran.code == 2
+    assert GEHEIM not in ran.out + ran.err
+    assert "write" in ran.err
 
 
 def test_without_an_app_it_says_so(chervil: Run, broker: Broker) -> None:
@@ -168,8 +194,8 @@ def test_the_environment_is_what_chervil_reads_and_the_rest_by_name_only(
 def test_nothing_in_it_steers_the_terminal(
     chervil: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CHERVIL_BROKER_URL", "chervil://\x1b[2Jh")
-    assert "CHERVIL_BROKER_URL=chervil://\\x1b[2Jh" in chervil("report").out
+    monkeypatch.setenv("CHERVIL_TLS_CA", "\x1b[2Jh")
+    assert "CHERVIL_TLS_CA=\\x1b[2Jh" in chervil("report").out
 
 
 def test_json_holds_the_same(chervil: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,11 +93,35 @@ def test_held_back_publishing_is_warned_of_with_what_to_do(
 ) -> None:
     broker.report["publishing"] = "open"
     assert chervil("status").err == ""
-    broker.report["publishing"] = state
+    broker.report |= {"publishing": state, "memory": {"bytes": 350, "other": 350, "limit": 1000}}
     err = chervil("status").err
     assert err.startswith("Warning: tasks take ")
     assert text in err
     assert "start more workers, purge what is not needed, or start a broker with more --max-memory" in err
+
+
+def test_a_vhost_without_memory_is_told_by_its_name(chervil: Run, broker: Broker) -> None:
+    broker.report |= {"publishing": "full", "vhost": "shop", "memory": {"bytes": 950, "limit": 1000}}
+    assert chervil("status").err == (
+        "Warning: tasks take 95 % of the memory of vhost shop: nothing more is stored, workers go on; start "
+        "more workers, purge what is not needed, or give it more: chervil broker vhost set shop --max-memory, "
+        "or the broker's --max-memory\n"
+    )
+
+
+def test_a_vhost_that_holds_all_its_tasks_is_not_told_to_be_short_of_memory(
+    chervil: Run, broker: Broker
+) -> None:
+    tasks = {"SCHEDULED": 1, "QUEUED": 2, "STARTED": 2, "SUCCESS": 7, "DEAD": 7}
+    broker.report |= {"publishing": "full", "vhost": "shop", "tasks": tasks, "tasks_limit": 5}
+    assert chervil("status").err == (
+        "Warning: vhost shop holds its 5 tasks: nothing more is stored, workers go on; start more workers, "
+        "purge what is not needed, or: chervil broker vhost set shop --max-tasks N\n"
+    )
+    del broker.report["tasks_limit"]
+    err = chervil("status").err
+    assert "vhost shop may hold all the tasks that it may (it holds 5; its --max-tasks: " in err
+    assert "memory: " not in err.partition("though there is memory: ")[0]
 
 
 def test_dedup_is_for_programs(chervil: Run, broker: Broker) -> None:
