@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# How long chaos publishes; it takes a minute more until everything has ended.
+MINUTES ?= 5
 # What runs pytest; .ci/run measures coverage by putting `coverage run -m` here.
 UNDER ?=
 
@@ -34,15 +36,16 @@ types: $(TOOLS) ## mypy --strict and pyright
 hostile: $(TOOLS) ## what hostile networks cost, and whom
 	@.venv/bin/python -m benchmarks.hostile $(ARGS)
 
-bench: $(PROJECT) ## every figure beside the echo limit of the same run
+bench: $(PROJECT) ## every figure, in memory and durable, beside the limits of the same run
 	@.venv/bin/python -m benchmarks $(ARGS)
 
-chaos: $(PROJECT) ## 20,000 tasks under kills and cuts; the checker's verdict
-	@.venv/bin/python -m tests.faults.chaos $(ARGS)
+chaos: $(PROJECT) ## MINUTES=5 of tasks under kills and cuts; the checker's verdict
+	@.venv/bin/python -m tests.faults.chaos --minutes $(MINUTES) $(ARGS)
 
-prove: $(TOOLS) ## what takes its time: real graces, machines that are cut off (40 minutes), chaos
+prove: $(TOOLS) ## what takes its time: real graces, machines cut off (40 minutes), every damage of a journal, chaos
 	@env -u CI .venv/bin/python -m pytest tests/e2e/test_sessions.py tests/e2e/test_deaths.py $(ARGS)
 	@CHERVIL_PROVE=1 .venv/bin/python -m pytest -s tests/machines $(ARGS)
+	@CHERVIL_PROVE=1 .venv/bin/python -m pytest tests/broker/journal tests/e2e/test_disk.py $(ARGS)
 	@.venv/bin/python -m tests.faults.chaos
 
 venv: $(TOOLS) ## the environment alone, for an editor

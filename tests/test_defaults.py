@@ -50,6 +50,7 @@ def number(what: str) -> float:
         ("a stranger says HELLO within", limits.PREAUTH_SECONDS),
         ("body of a task or result", BrokerOptions().body_limit),
         ("headers of a task", limits.HEADERS_MAX),
+        ("sessions of workers are kept after a start of the broker for", limits.GRACE_SILENT_MS / 1000),
         ("a frame", limits.FRAME_BATCH),
         ("tasks in a frame", limits.ROWS_MAX),
         ("an id", limits.ID_MAX),

@@ -14,8 +14,10 @@ ROOMS = {"chervil": ROOT / "client", "chervil_broker": ROOT / "broker", "chervil
 #: What the broker takes from `chervil`: the wire, and modules that import nothing of `chervil`.
 LEAVES = (
     "chervil.address",
+    "chervil.listeners",
     "chervil.logformat",
     "chervil.statedir",
+    "chervil.suggest",
     "chervil.systemd",
     "chervil.tcp",
     "chervil.tls_files",

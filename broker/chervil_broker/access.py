@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 from chervil.protocol import Code, RemoteProtocolError, Role
 from chervil_broker.tokens import hashed
-from chervil_broker.users import User, UsersFile
+from chervil_broker.users import NAME_MAX, User, UsersFile, named_by
 
 #: Whoever may do everything: the broker's own user, or anybody where nobody is asked.
 EVERYTHING = frozenset(Role)
-_REMEDY = "set CHERVIL_TOKEN_FILE to the file that it named at its start, or to one with a user's token"
+_REMEDY = (
+    "set CHERVIL_TOKEN_FILE to the file that it named at its start, or to one with a user's token, as on "
+    "other machines (chervil broker user add makes one)"
+)
 
 
 class Identity(NamedTuple):
@@ -65,8 +68,9 @@ class Access:
         if names:
             raise RemoteProtocolError(
                 Code.AUTH_FAILED,
-                f"the certificate names {', '.join(names[:4])}, and no user is called so; "
-                f"add one: chervil broker user add {names[0]}; or bring a token: {_REMEDY}",
+                f"the certificate names {', '.join(name[:NAME_MAX] for name in names[:4])}, "
+                "and no user is called so; "
+                f"add one: chervil broker user add {names[0][:NAME_MAX]}; or bring a token: {_REMEDY}",
             )
         raise RemoteProtocolError(Code.AUTH_REQUIRED, f"this broker asks for a token; {_REMEDY}")
 
@@ -75,9 +79,24 @@ class Access:
             return Identity("local", "token")
         user = self.file.users.of_token(token)
         if user is None:
-            raise RemoteProtocolError(Code.AUTH_FAILED, f"the token is no user's of this broker; {_REMEDY}")
+            # Whether there is such a user is no business of somebody who has no token of that user.
+            claimed = named_by(token)
+            remedy = f" (it names {claimed}); a new one for that user: chervil broker user rotate {claimed}"
+            raise RemoteProtocolError(
+                Code.AUTH_FAILED,
+                f"the token is no user's of this broker{remedy if claimed else f'; {_REMEDY}'}",
+            )
         return Identity(user.name, "token", user)
 
-    def still_holds(self, identity: Identity) -> bool:
-        """Whether the users file still says of somebody what it said then."""
-        return identity.user is None or self.file.users.users.get(identity.name) == identity.user
+    def renewed(self, identity: Identity) -> Identity | None:
+        """Who somebody is by the users file as it is now; None for one who has to come again.
+
+        That is who was removed, has another token, or has lost a role that may be in use.
+        """
+        if identity.user is None:
+            return identity
+        user = self.file.users.users.get(identity.name)
+        if user is None or user.token_hash != identity.user.token_hash:
+            return None
+        now = identity._replace(user=user)
+        return now if now.roles >= identity.roles else None

@@ -31,6 +31,11 @@ class Bodies:
         self._held: dict[int, bytes | TaskBody | ResultBody] = {}
         self._next = 1
 
+    @property
+    def next(self) -> int:
+        """The handle of the next body: those of all that are held are lower."""
+        return self._next
+
     def put_task(self, headers: bytes | None, codec: str, body: bytes) -> int:
         """Keeps a task's body; returns its handle."""
         handle = self._next

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,14 +18,17 @@ from chervil.protocol import Code, Message, RemoteProtocolError, Role
 from chervil.protocol.limits import BODY_MAX, FRAME_MAX, GRACE_CLOSED_MS, GRACE_SILENT_MS
 from chervil.protocol.messages import Error
 from chervil.version import __version__
-from chervil_broker.access import Access, Identity
+from chervil_broker.access import STRANGER, Access, Identity
 from chervil_broker.bodies import Bodies
+from chervil_broker.clock import Clock
+from chervil_broker.lag import LoopLag
 from chervil_broker.options import BrokerOptions
 from chervil_broker.peer import Peer
 from chervil_broker.pump import Pump
+from chervil_broker.recovery import Recovered, restore
 from chervil_broker.refusals import Refusals
 from chervil_broker.sessions import Credentials, Late, Sessions, WrongSecret
-from chervil_broker.shares import SHARE_MIN, shares
+from chervil_broker.shares import SHARE_MIN, Shares
 from chervil_broker.store import Store
 from chervil_broker.strangers import Strangers
 from chervil_broker.unsent import Unsent
@@ -37,15 +41,27 @@ log = logging.getLogger("chervil.broker")
 class Broker:
     """One broker: its vhosts, and who is connected. Lives in one event loop."""
 
-    def __init__(self, options: BrokerOptions, store: Store, access: Access) -> None:
+    def __init__(
+        self,
+        options: BrokerOptions,
+        store: Store,
+        access: Access,
+        clock: Clock | None = None,
+        recovered: Recovered | None = None,
+    ) -> None:
+        """`recovered`: what it goes on with; `clock` has gone on from there already."""
         self.options = options
         self.store = store
         self.access = access
-        self.instance = os.urandom(16)
-        self.bodies = Bodies()
+        self.clock = Clock() if clock is None else clock
+        self.instance = os.urandom(16) if recovered is None else recovered.instance
+        self.bodies = Bodies() if recovered is None else recovered.bodies
         self.sessions = Sessions(os.urandom)
-        self.strangers = Strangers()
+        # Half of the places at most: whoever has said HELLO is to find some.
+        self.strangers: Strangers[Peer] = Strangers(max(1, options.max_connections // 2))
         self.refusals = Refusals()
+        #: What was refused before HELLO; what a vhost's peers were refused, it counts itself.
+        self.counters: Counter[str] = Counter()
         #: Every connection, by its number; and those that have said HELLO, by their session's number:
         #: answers still go there when the session is over.
         self.peers: dict[int, Peer] = {}
@@ -57,21 +73,27 @@ class Broker:
         #: What waits for all peers to read: likewise. One peer's part is half of it at most.
         self.unsent = Unsent(self.peers, max(4 * BODY_MAX, options.max_memory // 8))
         users = access.file.users
-        parts = shares(options.max_memory, users.vhosts)
+        self._shares = Shares()
+        parts = self._shares.divide(options.max_memory, users.vhosts)
         self.vhosts = {
-            name: VHost(name, parts[name], quotas, options) for name, quotas in users.vhosts.items()
+            name: VHost(name, parts[name], quotas, options, self.clock)
+            for name, quotas in users.vhosts.items()
         }
         self.default = self.vhosts[DEFAULT_VHOST]
         self.pump = Pump(self)
         #: Set while nobody is connected.
         self.all_gone = asyncio.Event()
         self.all_gone.set()
+        self.lag = LoopLag()
         self._connections = 0
-        self._wrong_secrets = 0
         #: What was said of the users file last; and whether its vhosts are not all as it says yet.
         self._trouble: str | None = None
-        self._dividing = False
+        self._dividing = recovered is not None
+        #: Why nothing can be published anywhere; None: it can.
+        self._closed_for: str | None = None
         self._started = time.monotonic()
+        if recovered is not None:
+            restore(self, recovered)
 
     # Peers come and go.
 
@@ -82,15 +104,22 @@ class Broker:
 
     def admit(self, peer: Peer, address: str | None) -> str | None:
         """Takes a stranger in, or says why not."""
-        if len(self.peers) >= self.options.max_connections:
-            return (
-                f"{len(self.peers)} connections are open; use fewer, or raise the broker's --max-connections"
-            )
-        refusal = self.strangers.came(address)
-        if refusal is None:
-            self.peers[peer.number] = peer
-            self.all_gone.clear()
-        return refusal
+        refusal = self._refusal(address)
+        if refusal is not None:
+            other = self.strangers.who_makes_room(address)
+            if other is None:
+                return refusal
+            other.refuse(Code.TOO_MANY, f"it makes room for another address: {refusal}")
+            other.abort()
+        self.strangers.came(peer, address)
+        self.peers[peer.number] = peer
+        self.all_gone.clear()
+        return None
+
+    def _refusal(self, address: str | None) -> str | None:
+        if len(self.peers) < self.options.max_connections:
+            return self.strangers.refusal(address)
+        return f"{len(self.peers)} connections are open; use fewer, or raise the broker's --max-connections"
 
     def forget(self, peer: Peer) -> None:
         """The connection is gone."""
@@ -114,6 +143,15 @@ class Broker:
         self._serve(peer, number)
         return credentials
 
+    def is_connected(self, credentials: Credentials, owner: Identity, vhost: VHost) -> bool:
+        """Whether these prove a session that is on a connection, which resuming it would end."""
+        try:
+            number = self.sessions.find(credentials, owner, vhost)
+        except WrongSecret:
+            return False
+        older = None if number is None else self.served.get(number)
+        return older is not None and older.in_session
+
     def resume_session(self, peer: Peer, credentials: Credentials, attempt: int | None) -> bool:
         """Takes up the session that these credentials prove; False where there is none.
 
@@ -125,7 +163,7 @@ class Broker:
         try:
             number = self.sessions.find(credentials, peer.identity, peer.vhost)
         except WrongSecret:
-            self._wrong_secrets += 1
+            peer.vhost.counters["wrong_session_secrets"] += 1
             log.warning("%s named a session and not its secret: it gets a new one", peer.name)
             return False
         if number is None:
@@ -157,46 +195,55 @@ class Broker:
         """The peer's connection is of no more use: its session waits if it may be resumed, or ends."""
         if not peer.in_session:
             return
-        peer.vhost.tick()
         if not peer.consumes:
             self.end_session(peer)
             return
+        peer.vhost.tick()
         number = peer.session
         peer.deliver_again()
         peer.in_session = False
         grace_ms = GRACE_SILENT_MS if peer.silent else GRACE_CLOSED_MS
         peer.vhost.engine.suspend(number, grace_ms * 1_000_000)
-        log.info("worker %s is gone; what it has is kept for it for %g s", peer.name, grace_ms / 1000)
+        why = "nothing came through" if peer.silent else "its connection ended"
+        kept = grace_ms / 1000
+        log.info("worker %s is gone; what it has is kept for it for %g s: %s", peer.name, kept, why)
+        self.wake(peer.vhost)
         for oldest in self.sessions.suspend(number):
-            given_back = self.sessions.vhost(oldest).engine.close(oldest)
+            name = self.sessions.name(oldest)
             log.warning(
                 "too many workers are gone: the session of %s is given up; leases that go back: %d",
-                self.sessions.name(oldest),
-                given_back,
+                name,
+                self._close_session(oldest),
             )
-            self.sessions.drop(oldest)
 
     def end_session(self, peer: Peer) -> None:
         """Its leases go back to their queues, its watches and its credit are gone, at once."""
         peer.in_session = False
-        given_back = peer.vhost.engine.close(peer.session)
-        self.sessions.drop(peer.session)
+        given_back = self._close_session(peer.session)
         if peer.consumes:
             log.info("worker %s said goodbye; leases that go back: %d", peer.name, given_back)
 
+    def _close_session(self, number: int, *, thrown_out: bool = False) -> int:
+        """Ends a session, wherever it is; returns how many leases go back to their queues."""
+        vhost = self.sessions.vhost(number)
+        vhost.tick()
+        given_back = vhost.engine.close(number, thrown_out=thrown_out)
+        self.sessions.drop(number)
+        self.wake(vhost)
+        return given_back
+
     def refresh_users(self) -> None:
-        """Reads the users file again if it has changed: who is not as before is sent away."""
-        users = self.access.file.users
+        """Reads the users file again if it has changed: who may not go on is sent away."""
         try:
             changed = self.access.file.refresh()
-            if changed or self._dividing:
-                users = self.access.file.users
-                self._follow_vhosts(users.vhosts)
         except UsersError as error:
+            changed = False
             if str(error) != self._trouble:
                 self._trouble = str(error)
                 log.error("%s; what held before holds on", error)  # noqa: TRY400 -- the message says it all
-            return
+        users = self.access.file.users
+        if changed or self._dividing:
+            self._follow_vhosts(users.vhosts)
         if not changed:
             return
         self._trouble = None
@@ -207,32 +254,48 @@ class Broker:
             len(users.vhosts),
         )
         for peer in list(self.peers.values()):
-            if not peer.ready or self._may_stay(peer.identity, peer.vhost):
-                continue
-            if peer.in_session:
-                self.end_session(peer)
-            what = f"vhost {peer.vhost.name}" if peer.vhost.removed else f"user {peer.identity.name}"
-            peer.refuse(Code.AUTH_FAILED, f"{what} was removed or changed; connect with what holds now")
+            if peer.ready:
+                self._renew(peer)
         for number, owner, vhost in self.sessions.owned():
-            if not self._may_stay(owner, vhost):
-                vhost.engine.close(number)
-                self.sessions.drop(number)
-                self.wake(vhost)
+            now = self._renewed(owner, vhost)
+            if now is None:
+                self._throw_out(number, _ended(owner, vhost))
+            else:
+                self.sessions.renew(number, now)
 
-    def _may_stay(self, identity: Identity, vhost: VHost) -> bool:
-        return not vhost.removed and self.access.still_holds(identity)
+    def _renew(self, peer: Peer) -> None:
+        """Lets a peer go on with what its user may do now, or sends it away."""
+        now = self._renewed(peer.identity, peer.vhost)
+        if now is not None:
+            peer.introduce(peer.name, now, peer.vhost)
+            return
+        what = _ended(peer.identity, peer.vhost)
+        if peer.in_session:
+            peer.in_session = False
+            self._throw_out(peer.session, what)
+        peer.refuse(Code.AUTH_FAILED, f"{what}; connect with what holds now")
+
+    def _throw_out(self, number: int, why: str) -> None:
+        """Ends a session that its user may not have any more."""
+        name = self.sessions.name(number)
+        given_back = self._close_session(number, thrown_out=True)
+        if given_back:
+            log.warning("worker %s was thrown out: %s; leases that go back: %d", name, why, given_back)
+
+    def _renewed(self, identity: Identity, vhost: VHost) -> Identity | None:
+        """Who it is by the users file as it is now; None for one that may not be in this vhost any more."""
+        now = self.access.renewed(identity)
+        return now if now is not None and now.may_use(vhost.name) and not vhost.removed else None
 
     def _follow_vhosts(self, wanted: Mapping[str, Quotas]) -> None:
         """Divides the memory among vhosts; makes new ones; one that is not wanted keeps what it holds.
 
         What somebody holds over its share nobody else is given yet: then it is called again until it is even.
-        Raises UsersError where the quotas do not fit.
         """
-        self._dividing = True
         for name in [name for name, vhost in self.vhosts.items() if name not in wanted]:
             self._remove_vhost(name)
         removed = sum(vhost.held() for vhost in self.vhosts.values() if vhost.removed)
-        parts = shares(self.options.max_memory - removed, wanted)
+        parts = self._shares.divide(self.options.max_memory - removed, wanted)
         held = {name: self.vhosts[name].held() for name in wanted if name in self.vhosts}
         over = sum(max(0, size - parts[name]) for name, size in held.items())
         growing = [name for name in wanted if parts[name] > held.get(name, 0)]
@@ -243,9 +306,10 @@ class Broker:
             if name in self.vhosts:
                 self.vhosts[name].limit(part, wanted[name])
             else:
-                self.vhosts[name] = VHost(name, part, wanted[name], self.options)
+                self.vhosts[name] = VHost(name, part, wanted[name], self.options, self.clock)
+                self.vhosts[name].refuse_publishes(self._closed_for)
             self.wake(self.vhosts[name])
-        self._dividing = bool(removed or over)
+        self._dividing = over > 0 or len(self.vhosts) > len(wanted)
 
     def _remove_vhost(self, name: str) -> None:
         """Nobody gets in any more; it is forgotten once it holds nothing."""
@@ -261,6 +325,19 @@ class Broker:
             del self.vhosts[name]
 
     # What commands need.
+
+    def refuse_publishes(self, reason: str | None) -> None:
+        """Has every publish be refused as FULL, for that reason; None: they are taken again."""
+        self._closed_for = reason
+        for vhost in self.vhosts.values():
+            vhost.refuse_publishes(reason)
+            self.wake(vhost)
+            if reason is None:
+                self.pump.reopen_windows(vhost)
+
+    def live_bytes(self) -> int:
+        """What a journal would take of just that which is held, about."""
+        return sum(vhost.live_bytes() for vhost in self.vhosts.values())
 
     def seconds(self) -> float:
         return time.monotonic()
@@ -280,31 +357,34 @@ class Broker:
 
     def refuse(self, peer: Peer, code: Code, message: str, count: int = 1) -> None:
         """Counts and logs what a peer was refused: a connection, a request, or rows."""
+        counters = self.counters if peer.identity is STRANGER else peer.vhost.counters
+        counters[f"refused_{code.lower()}"] += count
         self.refusals.refuse(self.seconds(), peer.key, peer.name, code, message, count)
 
     def stats(self, peer: Peer) -> dict[str, Any]:
         """The map of a REPORT for STATS (protocol.md): of its vhost, and what its user may know of others."""
         report = peer.vhost.engine.stats()
-        counters = report["counters"]
-        for code, count in sorted(self.refusals.counts.items()):
-            counters[f"refused_{code.lower()}"] = count
-        if self._wrong_secrets:
-            counters["wrong_session_secrets"] = self._wrong_secrets
+        counters = peer.vhost.counters.copy()
         if Role.ADMIN in peer.identity.roles:
+            counters += self.counters
             report["vhosts"] = [
                 {
                     "name": vhost.name,
                     "connections": len(vhost.peers),
                     "unfinished": vhost.unfinished(),
                     "bytes": vhost.held(),
+                    "removed": vhost.removed,
                 }
                 for vhost in self.vhosts.values()
                 if peer.identity.may_use(vhost.name)
             ]
+        report["counters"] |= sorted(counters.items())
         return report | {
             "version": __version__,
             "instance": self.instance.hex(),
             "durability": self.store.durability,
+            "journal": self.store.stats(),
+            "loop_lag": self.lag.stats(),
             "uptime_ms": int((time.monotonic() - self._started) * 1000),
             "vhost": peer.vhost.name,
             "connections": len(peer.vhost.peers),
@@ -313,10 +393,17 @@ class Broker:
     # The end.
 
     async def stop(self, grace: float) -> None:
-        """Says GOODBYE to everybody and waits, at most `grace` seconds, until they are gone."""
+        """Says GOODBYE to everybody and waits, at most `grace` seconds, until they are gone.
+
+        What was decided before is durable and told first, where that does not take `grace` seconds.
+        """
         for vhost in self.vhosts.values():
             self.wake(vhost)
         self.pump.run(hurry=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.pump.when_durable(self.pump.sequence), grace)
+        with contextlib.suppress(TimeoutError):  # the disk may be full: what is not durable is told to nobody
+            await asyncio.wait_for(self.pump.when_all_is_durable(), grace)
         for peer in list(self.peers.values()):
             farewell = peer.farewell()
             if farewell is not None:
@@ -331,3 +418,10 @@ class Broker:
     def unfinished(self) -> int:
         """Tasks that are held and not final."""
         return sum(vhost.unfinished() for vhost in self.vhosts.values())
+
+
+def _ended(identity: Identity, vhost: VHost) -> str:
+    """Why somebody may not go on."""
+    if vhost.removed:
+        return f"vhost {vhost.name} was removed"
+    return f"user {identity.name} was removed or changed"

@@ -8,10 +8,15 @@ import click
 
 from chervil_broker.cli_types import SizeType
 from chervil_broker.daemon import run
+from chervil_broker.durability import JournalFailed
+from chervil_broker.journal.lock import FolderInUse
+from chervil_broker.journal.reader import Damage
+from chervil_broker.journal_cli import backup, check, dump, repair, restore
 from chervil_broker.listen import ListenError
 from chervil_broker.log import set_up
 from chervil_broker.options import BrokerOptions
 from chervil_broker.user_cli import user, vhost
+from chervil_broker.users import UsersError
 
 #: Fields that are sizes: their flags take 512MB and the like.
 _SIZES = frozenset({"max_memory", "body_limit"})
@@ -42,17 +47,30 @@ def _flags() -> list[click.Parameter]:
     return flags
 
 
+class _NotByItself(click.ClickException):
+    """Starting again does not help until somebody has done something: service managers are not to try."""
+
+    exit_code = 2
+
+
 @click.pass_context
 def _broker(ctx: click.Context, /, **given: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     try:
         options = BrokerOptions(**{name: value for name, value in given.items() if value is not None})
-        set_up(options.log_format, _level(ctx))
-        run(options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    except ListenError as error:
+    set_up(options.log_format, _level(ctx))
+    try:
+        run(options)
+    except UsersError as error:
+        raise _NotByItself(str(error)) from None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except Damage as damage:
+        raise _NotByItself(damage.advice(options.folder)) from None
+    except (ListenError, FolderInUse, JournalFailed) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -65,7 +83,7 @@ def _level(ctx: click.Context) -> int:
 
 broker = click.Group(
     "broker",
-    commands=[user, vhost],
+    commands=[user, vhost, check, repair, dump, backup, restore],
     invoke_without_command=True,
     params=_flags(),
     callback=_broker,

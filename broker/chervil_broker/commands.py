@@ -105,6 +105,7 @@ def subscribe(broker: "Broker", peer: "Peer", message: Subscribe) -> None:
     if not peer.subscribed:
         log.info("worker %s serves %s", peer.name, ", ".join(message.queues) or "no queue")
     peer.consumes = peer.subscribed = True
+    broker.sessions.keep(peer.session)
     peer.vhost.engine.subscribe(
         peer.session,
         message.request,
@@ -142,10 +143,9 @@ def rerun(broker: "Broker", peer: "Peer", message: Rerun) -> None:
 
 def forbidden(broker: "Broker", peer: "Peer", message: Any) -> None:
     """A command whose role its user does not have."""
-    name = type(message).__name__.upper()
-    text = (
-        f"{name} needs the role {_ROLES[type(message)].value}, which user {peer.identity.name} does not have"
-    )
+    role = _ROLES[type(message)]
+    name = _FIRST.get(role) or type(message).__name__.upper()
+    text = f"{name} needs the role {role.value}, which user {peer.identity.name} does not have"
     request = getattr(message, "request", None)
     if request is None:
         raise RemoteProtocolError(Code.FORBIDDEN, text)
@@ -188,6 +188,9 @@ HANDLERS: dict[type[Message], Handler] = {
 }
 
 _ROLES = {command.message: command.role for command in COMMANDS.values()}
+#: What who has a role begins with. A worker sends CREDIT in the same breath: it is refused for want of the
+#: same, and is to be told the same.
+_FIRST = {Role.CONSUME: "SUBSCRIBE"}
 
 
 @cache

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from chervil.protocol.limits import PREAUTH_SECONDS
 from chervil.tcp import retry_often
 from chervil_broker.peer import Peer
-from chervil_broker.tls import why_it_failed
+from chervil_broker.tls import say_why_on, why_it_failed
 
 log = logging.getLogger("chervil.broker")
 
@@ -90,8 +90,12 @@ class Door:
         task = self._loop.create_task(self._enter(sock, peer, context))
         self._entering.add(task)
         task.add_done_callback(self._entering.discard)
+        # Not at once, for a task that is cancelled before it began closes nothing.
+        loop = self._loop
+        peer.give_up = lambda: loop.call_soon(task.cancel)
 
     async def _enter(self, sock: socket.socket, peer: Peer, context: ssl.SSLContext | None) -> None:
+        say_why_on(sock)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: peer,

@@ -30,12 +30,14 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
         )
     same_user = not peer.needs_token
     identity = broker.access.identify(message.token, peer.certificate, same_user=same_user)
-    peer.introduce(message.name, identity, _vhost(broker, identity, message.vhost or DEFAULT_VHOST))
+    vhost = _vhost(broker, identity, message.vhost or DEFAULT_VHOST)
+    credentials = None if message.resume is None else Credentials(*message.resume)
+    _check_that_there_is_room(broker, vhost, identity, credentials)
+    peer.introduce(message.name, identity, vhost)
     audit.let_in(peer)
     peer.stop_deadline()
     peer.known_now()
     peer.connection.accept_frames_up_to(FRAME_MAX)
-    credentials = None if message.resume is None else Credentials(*message.resume)
     attempt = (message.options or {}).get(HelloOption.ATTEMPT)
     resumed = credentials is not None and broker.resume_session(peer, credentials, attempt)
     if credentials is None or not resumed:
@@ -64,7 +66,7 @@ def hello(broker: "Broker", peer: "Peer", message: Hello) -> None:
 
 
 def _vhost(broker: "Broker", identity: Identity, name: str) -> VHost:
-    """The vhost of that name. Raises RemoteProtocolError where this user, or one more connection, may not."""
+    """The vhost of that name. Raises RemoteProtocolError where there is none, or not for this user."""
     if not identity.may_use(name):
         raise RemoteProtocolError(
             Code.FORBIDDEN,
@@ -75,13 +77,26 @@ def _vhost(broker: "Broker", identity: Identity, name: str) -> VHost:
         raise RemoteProtocolError(
             Code.FORBIDDEN, f"there is no vhost {name!r}; add it: chervil broker vhost add {name}"
         )
+    return vhost
+
+
+def _check_that_there_is_room(
+    broker: "Broker", vhost: VHost, identity: Identity, credentials: Credentials | None
+) -> None:
+    """Raises RemoteProtocolError if the vhost has no room for one more connection.
+
+    One that takes up a session has the place of that session's older connection, which may not have been
+    seen to end.
+    """
     most = vhost.quotas.max_connections
-    if most is not None and len(vhost.peers) >= most:
+    if most is None or len(vhost.peers) < most:
+        return
+    if credentials is None or not broker.is_connected(credentials, identity, vhost):
         raise RemoteProtocolError(
             Code.TOO_MANY,
-            f"vhost {name!r} has its {most} connections; use fewer, or: chervil broker vhost set {name}",
+            f"vhost {vhost.name!r} has its {most} connections; use fewer, or: "
+            f"chervil broker vhost set {vhost.name} --max-connections N",
         )
-    return vhost
 
 
 def resume(broker: "Broker", peer: "Peer", message: Resume) -> None:

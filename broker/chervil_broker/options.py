@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from chervil.protocol.limits import BODY_DEFAULT, BODY_MAX
+from chervil.statedir import data_dir
+from chervil_broker.journal.writer import Fsync
 from chervil_broker.sizes import available_memory, parse_size
 from chervil_broker.tls import TLSFiles
 
@@ -35,7 +37,18 @@ class BrokerOptions:
     max_connections: int = option(
         20_000, "Connections at once; fewer where the system's limit of open files is lower."
     )
-    memory: bool = option(False, "Keep nothing on disk: a restart loses what is queued. So far the only way.")
+    data: str | None = option(
+        None,
+        "Folder of the journal, in which everything is kept: $CHERVIL_DATA, $STATE_DIRECTORY, or one in the "
+        "user's state folder unless given.",
+    )
+    fsync: Fsync = option(  # noqa: RUF009 -- a field, as the others
+        "always",
+        "When what is confirmed is on the disk: before that; a second later at most; when the system sees "
+        "fit. The last two lose the newest when the machine stops, not when the broker does.",
+        choices=("always", "interval", "off"),
+    )
+    memory: bool = option(False, "Keep nothing on disk: a restart loses what is queued.")
     max_memory: int = option(
         lambda: available_memory() // 2,
         "Memory for tasks and results, like 512MB; a quarter of it is for results. Half of what there is.",
@@ -48,6 +61,11 @@ class BrokerOptions:
     loop: str = option(
         "uvloop", "Event loop; asyncio where uvloop is missing.", choices=("uvloop", "asyncio")
     )
+
+    @property
+    def folder(self) -> Path:
+        """The data folder. Raises chervil.statedir.NotPrivate."""
+        return data_dir() if self.data is None else Path(self.data)
 
     @property
     def tls_files(self) -> TLSFiles | None:
@@ -74,6 +92,8 @@ class BrokerOptions:
             raise ValueError("--tls-client-ca is for TLS: give --tls-cert and --tls-key too")
         if self.tls_cert is not None and self.no_tls:
             raise ValueError("--no-tls and --tls-cert exclude each other")
+        if self.memory and self.data is not None:
+            raise ValueError("--memory keeps nothing and --data says where: give one of them")
         if self.max_connections < 1:
             raise ValueError(f"--max-connections is a number from 1, not {self.max_connections}")
         if not 1 <= self.body_limit <= BODY_MAX:

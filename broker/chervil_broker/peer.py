@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,7 @@ from chervil.protocol.messages import Error, Goodbye, Heartbeat, Resume
 from chervil_broker.access import STRANGER, Identity
 from chervil_broker.commands import HANDLERS, Handler, handlers_for
 from chervil_broker.outbox import Outbox
+from chervil_broker.silence import is_silence
 from chervil_broker.tls import certificate_names
 from chervil_broker.turns import MESSAGE_COST, TURN_ROWS, Answer
 from chervil_broker.vhost import VHost
@@ -90,6 +91,8 @@ class Peer(asyncio.Protocol):
         #: Bytes of frames for it that wait at the gate.
         self.at_gate = 0
         self._transport: asyncio.Transport | None = None
+        #: Gives up TLS that is not done yet.
+        self.give_up: Callable[[], object] | None = None
         self._encrypted = False
         self._address: str | None = None
         #: What it has sent and is not taken yet, while `spent` is used up; and the rest of a request that
@@ -132,6 +135,7 @@ class Peer(asyncio.Protocol):
         self.connection_lost(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.give_up = None
         self._transport = cast("asyncio.Transport", transport)
         if self._open or self._over:  # it arrived before TLS was done
             self._encrypted = True
@@ -239,7 +243,8 @@ class Peer(asyncio.Protocol):
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        del exc
+        self.silent = self.silent or is_silence(exc)
+        self.give_up = None
         self._over = True
         self._drop_all()
         self.stop_deadline()
@@ -304,7 +309,7 @@ class Peer(asyncio.Protocol):
         """It is no stranger any more: it has said HELLO, or is gone."""
         if self._stranger:
             self._stranger = False
-            self.broker.strangers.left(self._address)
+            self.broker.strangers.left(self, self._address)
 
     def expect_within(self, seconds: float, what: str) -> None:
         """Ends the connection unless `stop_deadline` is called in time."""
@@ -456,6 +461,8 @@ class Peer(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
+        elif self.give_up is not None:
+            self.give_up()
 
     def _drop_all(self) -> None:
         """What it has sent, and what waits for it to read, is of no more use."""

@@ -5,14 +5,16 @@ journaled as one batch, and leaves as one write a peer.
 """
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from chervil.protocol import FINAL, Code, Message, Stage
 from chervil.protocol.messages import Completed, Confirm, Error, Status
 from chervil.protocol.messages import Window as WindowMessage
+from chervil_broker.alarms import Alarms
 from chervil_broker.events import log_events
 from chervil_broker.gate import Gate
+from chervil_broker.journal.recording import Recorder
+from chervil_broker.journal.records import pack
 from chervil_broker.peer import Peer
 from chervil_broker.turns import join
 from chervil_broker.unsent import Unsent
@@ -73,6 +75,7 @@ class Pump:
     def __init__(self, broker: "Broker") -> None:
         self._broker = broker
         self._gate = Gate()
+        self._recorder = Recorder()
         broker.store.on_durable = self._gate.open_to
         self._loop = asyncio.get_running_loop()
         #: Replies that the engine does not make, for the next run; and peers that said GOODBYE.
@@ -83,13 +86,14 @@ class Pump:
         self._awake = False
         #: For whom the next run is, by name.
         self._woken: dict[str, VHost] = {}
+        self._alarms = Alarms()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         #: Answers that wait for company; whether the next run sends them without.
         self._unhurried: dict[Peer, list[Message]] = {}
         self._hurry = self._hurry_timer_runs = False
         #: The store's sequence of the last batch.
-        self._sequence = 0
+        self.sequence = 0
 
     def wake(self, vhost: VHost) -> None:
         """Runs once for it, after all that this turn of the loop brings."""
@@ -97,6 +101,26 @@ class Pump:
         if not self._awake:
             self._awake = True
             self._loop.call_soon(self._wake_up)
+
+    def settle(self) -> None:
+        """Has what the engines have decided be recorded, so that they are as the journal says."""
+        if self._woken:
+            self.run()
+
+    def when_durable(self, number: int) -> "asyncio.Future[None]":
+        """Done once the store has made a batch durable."""
+        durable = self._loop.create_future()
+
+        def release() -> None:
+            if not durable.done():  # whoever waited may have been told to stop
+                durable.set_result(None)
+
+        self._gate.hold(number, release)
+        return durable
+
+    def when_all_is_durable(self) -> "asyncio.Future[None]":
+        """Done once everything that was decided has left."""
+        return self.when_durable(self.sequence)
 
     def forget(self, peer: Peer) -> None:
         """The connection is gone: nothing more can be sent there."""
@@ -109,13 +133,17 @@ class Pump:
     def run(self, *, hurry: bool = False) -> None:
         """Takes what the engines have decided so far, and sends it; all of it with `hurry`."""
         broker = self._broker
-        now, wall = time.monotonic_ns(), time.time_ns()
-        self.ran_at = now / 1e9
+        now, wall = broker.clock.now(), broker.clock.wall()
+        self.ran_at = broker.clock.seconds(now)
         leaving = _Leaving(broker.unsent)
-        records: list[tuple[Any, ...]] = []
+        records: list[bytes] = []
         woken, self._woken = self._woken, {}
         for vhost in woken.values():
             self._run_engine(vhost, leaving, records, now, wall)
+        news = broker.sessions.take_news()
+        if news and broker.store.keeps:
+            # A session stands before what it leases.
+            records = [pack(told) for told in news] + records
         replies, self.replies = self.replies, []
         for peer, message in replies:
             leaving.add(peer, message)
@@ -127,11 +155,11 @@ class Pump:
             if farewell is not None:
                 leaving.add(peer, farewell)
         self._release_when_durable(records, leaving)
+        for vhost in woken.values():
+            self._alarms.arm(vhost.name, *vhost.engine.next_timer())
         self._set_timer()
 
-    def _run_engine(
-        self, vhost: VHost, leaving: _Leaving, records: list[tuple[Any, ...]], now: int, wall: int
-    ) -> None:
+    def _run_engine(self, vhost: VHost, leaving: _Leaving, records: list[bytes], now: int, wall: int) -> None:
         """What one vhost's engine has decided: its answers leave, its records are added."""
         broker = self._broker
         vhost.engine.tick(now, wall)
@@ -155,13 +183,22 @@ class Pump:
             for earlier in self._unhurried.pop(peer, ()):
                 leaving.add(peer, earlier)
             leaving.add(peer, message)
+        if broker.store.keeps:
+            records += self._recorder.encode(
+                vhost.name,
+                effects,
+                vhost.engine,
+                broker.bodies,
+                mark=vhost.unrecorded,
+                now=now,
+                wall=wall,
+                segment=broker.store.segment,
+            )
+            vhost.unrecorded = broker.bodies.next
         broker.bodies.free(effects.freed)
         log_events(effects.events)
         for session in effects.ended:
             broker.sessions.drop(session)
-        if effects.records:
-            records.append(("vhost", vhost.name))
-            records += effects.records
 
     def _follow_memory(self, vhost: VHost, leaving: _Leaving) -> None:
         """Closes and opens publishers' windows as the engine's memory goes."""
@@ -183,7 +220,7 @@ class Pump:
         leaving = _Leaving(self._broker.unsent)
         for number, window in vhost.windows.reopen():
             self._tell_window(leaving, vhost.peers.get(number), window.limit)
-        self._gate.hold(self._sequence, leaving.write)
+        self._gate.hold(self.sequence, leaving.write)
 
     def _note_refused_rows(self, leaving: _Leaving, peer: Peer, exceptions: list[list[Any]]) -> None:
         """Counts and logs the rows of a PUBLISH that were refused; FULL closes the publisher's window."""
@@ -235,7 +272,7 @@ class Pump:
         self._hurry = True
         self.wake(self._broker.default)
 
-    def _release_when_durable(self, records: list[tuple[Any, ...]], leaving: _Leaving) -> None:
+    def _release_when_durable(self, records: list[bytes], leaving: _Leaving) -> None:
         ending, self.leaving = self.leaving, []
 
         def release() -> None:
@@ -245,23 +282,16 @@ class Pump:
 
         # A batch without records rests on the one before it.
         if records:
-            self._sequence = self._broker.store.append(records)
-        self._gate.hold(self._sequence, release)
+            self.sequence = self._broker.store.append(records)
+        self._gate.hold(self.sequence, release)
 
     def _set_timer(self) -> None:
-        """Runs again when the next timer of an engine is due, on either clock."""
-        now, wall = time.monotonic_ns(), time.time_ns()
-        waits = []
-        for vhost in self._broker.vhosts.values():
-            due, wall_due = vhost.engine.next_timer()
-            if due is not None:
-                waits.append(due - now)
-            if wall_due is not None:
-                waits.append(wall_due - wall)
-        if not waits:
+        """Runs again when the next alarm of a vhost is due, on either clock."""
+        left = self._alarms.wait(self._broker.clock.now(), self._broker.clock.wall())
+        if left is None:
             return
         # Upkeep looks again soon enough after a step of the wall clock.
-        wait = max(0.0, min(waits) / 1e9)
+        wait = max(0.0, left / 1e9)
         at = self._loop.time() + wait
         if self._timer is not None:
             if self._timer_at <= at and not self._timer.cancelled() and self._timer_at > self._loop.time():
@@ -272,6 +302,10 @@ class Pump:
 
     def _timer_fired(self) -> None:
         self._timer = None
-        # Which of them it was costs more to know than to ask those that have nothing to do.
-        for vhost in self._broker.vhosts.values():
-            self.wake(vhost)
+        vhosts = self._broker.vhosts
+        clock = self._broker.clock
+        for name in self._alarms.take(clock.now(), clock.wall()):
+            if name in vhosts:  # else it was removed, and held nothing
+                self.wake(vhosts[name])
+        if not self._awake:  # it was early, as a clock that was set back makes it
+            self._set_timer()

@@ -1,4 +1,4 @@
-"""Every refusal is counted by its code and logged; what repeats itself is logged once in a while.
+"""Every refusal is logged; what repeats itself is logged once in a while, counted by reason.
 
 A client that is refused a million tasks must not write a million lines into the log.
 """
@@ -13,26 +13,45 @@ log = logging.getLogger("chervil.broker")
 QUIET_SECONDS = 10.0
 #: Peers and codes that are told apart here: a stranger can come from any number of addresses.
 TOLD_APART_MAX = 4_096
+#: Reasons that a line tells, and characters of each: of what a stranger sends nothing piles up here.
+REASONS_MAX = 4
+REASON_MAX = 400
 _OTHERS = ("others", "")
+_OTHERWISE = "other reasons"
 
 
 class _Repeated:
-    """What was refused to one peer with one code and is not logged yet."""
+    """What was refused to one peer with one code and is not logged yet, by reason."""
 
-    __slots__ = ("count", "message", "name", "said_at")
+    __slots__ = ("_reasons", "name", "said_at")
 
     def __init__(self, name: str, said_at: float) -> None:
         self.name = name
         self.said_at = said_at
-        self.count = 0
-        self.message = ""
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, reason: str, count: int) -> None:
+        reason = reason[:REASON_MAX]
+        if reason not in self._reasons and len(self._reasons) >= REASONS_MAX:
+            reason = _OTHERWISE
+        self._reasons[reason] += count
+
+    def told(self, now: float) -> str:
+        """What a line says of them; empty where there is nothing. They are told then."""
+        reasons, self._reasons = self._reasons, Counter()
+        if not reasons:
+            return ""
+        times = f"({reasons.total()} more in {now - self.said_at:.0f} s)"
+        self.said_at = now
+        if len(reasons) == 1:
+            return f"{next(iter(reasons))} {times}"
+        return f"{'; '.join(f'{reason} ({count})' for reason, count in reasons.items())} {times}"
 
 
 class Refusals:
-    """Counts refusals, and writes their log lines."""
+    """Writes the log lines of refusals."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
         self._repeated: dict[tuple[str, str], _Repeated] = {}
 
     def refuse(  # noqa: PLR0917 -- what a line says, in its order
@@ -42,7 +61,6 @@ class Refusals:
 
         `key` tells peers apart, `name` is what the log calls this one; `now` is in seconds.
         """
-        self.counts[code] += count
         repeated = self._repeated.get((key, code))
         if repeated is None:
             at = (key, code)
@@ -53,22 +71,14 @@ class Refusals:
                 self._repeated[at] = _Repeated(name, now)
                 log.warning("%s refused: %s: %s%s", name, code, message, _times(count))
                 return
-        repeated.count += count
-        repeated.message = f"{code}: {message}"
+        repeated.add(f"{code}: {message}", count)
 
     def look(self, now: float) -> None:
         """Writes a line for what has repeated itself long enough, and forgets what has not."""
         for at, repeated in self._due(now):
-            if repeated.count:
-                log.warning(
-                    "%s refused: %s (%d more in %.0f s)",
-                    repeated.name,
-                    repeated.message,
-                    repeated.count,
-                    now - repeated.said_at,
-                )
-                repeated.count = 0
-                repeated.said_at = now
+            told = repeated.told(now)
+            if told:
+                log.warning("%s refused: %s", repeated.name, told)
             else:
                 del self._repeated[at]
 

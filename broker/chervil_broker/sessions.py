@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from chervil_broker.access import Identity
+from chervil_broker.journal.records import SessionEnded, SessionOpened
 from chervil_broker.vhost import VHost
 
 #: Sessions that are kept without a connection. Each costs about 2 KiB besides its leases, which count as
@@ -40,6 +41,8 @@ class _Known(NamedTuple):
     name: str
     owner: Identity
     vhost: VHost
+    #: Whether it is to outlive the broker.
+    kept: bool = False
 
 
 class Sessions:
@@ -55,6 +58,8 @@ class Sessions:
         self._attempts: dict[int, int] = {}
         #: Numbers of those without a connection, oldest first.
         self._suspended: dict[int, None] = {}
+        #: What the journal is to be told, in order.
+        self._news: list[SessionOpened | SessionEnded] = []
 
     def open(self, name: str, owner: Identity, vhost: VHost) -> tuple[int, Credentials]:
         """A new session of the client of that name: its number, and what proves it."""
@@ -63,6 +68,45 @@ class Sessions:
         self._known[self._last] = _Known(credentials.id, _hashed(credentials.secret), name, owner, vhost)
         self._numbers[credentials.id] = self._last
         return self._last, credentials
+
+    def restore(self, record: SessionOpened, owner: Identity, vhost: VHost) -> None:
+        """Knows a session again that the journal tells of; it has no connection."""
+        number = record.number
+        self._last = max(self._last, number)
+        self._known[number] = _Known(record.id, record.secret_hash, record.name, owner, vhost, kept=True)
+        self._numbers[record.id] = number
+        self._suspended[number] = None
+
+    def pass_over(self, number: int) -> None:
+        """The journal tells of one that nobody may take up again: it is over, and its number was used."""
+        self._last = max(self._last, number)
+        self._news.append(SessionEnded(number))
+
+    def keep(self, number: int) -> None:
+        """It consumes now: it is to outlive the broker."""
+        known = self._known[number]
+        if not known.kept:
+            self._known[number] = known._replace(kept=True)
+            told = self.record_of(number)
+            assert told is not None
+            self._news.append(told)
+
+    def record_of(self, number: int) -> SessionOpened | None:
+        """What the journal is to be told of a session; None for one that does not outlive the broker."""
+        known = self._known.get(number)
+        if known is None or not known.kept:
+            return None
+        owner, vhost = known.owner, known.vhost
+        sequence = vhost.engine.completed_up_to(number)
+        return SessionOpened(
+            number, known.id, known.secret_hash, known.name, owner.name, owner.by, owner.user is not None,
+            vhost.name, sequence,
+        )  # fmt: skip
+
+    def take_news(self) -> list[SessionOpened | SessionEnded]:
+        """What the journal is to be told since the last call."""
+        news, self._news = self._news, []
+        return news
 
     def find(self, credentials: Credentials, owner: Identity, vhost: VHost) -> int | None:
         """The session that these prove; None for one that is not here. Raises WrongSecret.
@@ -81,6 +125,14 @@ class Sessions:
     def owned(self) -> list[tuple[int, Identity, VHost]]:
         """Every session, whose it is, and where."""
         return [(number, known.owner, known.vhost) for number, known in self._known.items()]
+
+    def numbers(self) -> list[int]:
+        """Of every session."""
+        return list(self._known)
+
+    def renew(self, number: int, owner: Identity) -> None:
+        """Its user is the same, and may do something else."""
+        self._known[number] = self._known[number]._replace(owner=owner)
 
     def vhost(self, number: int) -> VHost:
         """Where it is."""
@@ -106,6 +158,8 @@ class Sessions:
     def drop(self, number: int) -> None:
         """The engine has closed it: nobody can take it up any more."""
         known = self._known.pop(number)
+        if known.kept:
+            self._news.append(SessionEnded(number))
         del self._numbers[known.id]
         self._suspended.pop(number, None)
         self._attempts.pop(number, None)

@@ -12,9 +12,11 @@ QUIET_SECONDS = 60.0
 class Shortage:
     """Writes a line when publishers begin to wait, and one when they go on."""
 
-    __slots__ = ("_said", "_said_at", "_times", "waiting")
+    __slots__ = ("_said", "_said_at", "_times", "_who", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, who: str = "publishers") -> None:
+        """`who` they are, for the line."""
+        self._who = who
         #: Whether publishers wait, and whether the log says so.
         self.waiting = False
         self._said = False
@@ -29,17 +31,22 @@ class Shortage:
         self.waiting = waiting
         return waiting != self._said and now - self._said_at >= QUIET_SECONDS
 
-    def tell(self, now: float, memory: str, warnings: list[str]) -> None:
-        """Writes the line: `memory` is what tasks may take, `warnings` what is known to be amiss."""
+    def tell(self, now: float, memory: str, remedy: str, warnings: list[str]) -> None:
+        """Writes the line: `memory` is what tasks may take, `remedy` how there is more of it.
+
+        `warnings` is what is known to be amiss.
+        """
         often = f" (it began {self._times} times since the last line)" if self._times > 1 else ""
         if self.waiting:
             log.warning(
-                "publishers wait: tasks take most of their %s%s; start more workers, throw away what is not "
-                "wanted (chervil purge -Q QUEUE), or give more memory (--max-memory)%s",
+                "%s wait: tasks take most of their %s%s; start more workers, throw away what is not "
+                "wanted (chervil purge -Q QUEUE), or %s%s",
+                self._who,
                 memory,
                 often,
+                remedy,
                 "".join(f"; {warning}" for warning in warnings),
             )
         else:
-            log.info("publishers go on: there is room for tasks again%s", often)
+            log.info("%s go on: there is room for tasks again%s", self._who, often)
         self._said, self._said_at, self._times = self.waiting, now, 0

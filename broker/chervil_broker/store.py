@@ -1,41 +1,53 @@
-"""Where the engine's records go before its answers may leave.
+"""Where the engines' records go before their answers may leave.
 
 A store takes a batch of records and says when they are durable. Replies wait for that at the gate
-(gate.py). This release has one store, which keeps nothing.
+(gate.py). One keeps nothing; the other is the journal (journal/store.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
 class Store(Protocol):
-    """Takes batches in order; each gets the next sequence number, from 1."""
+    """Takes batches in order; each gets the next number, from 1."""
 
     #: What WELCOME and stats call it: `memory`, `always`, `interval` or `off`.
     durability: str
-    #: Called in the loop with the highest durable sequence, whenever that has grown.
+    #: Whether records are to be made for it at all.
+    keeps: bool
+    #: Called in the loop with the number of the newest batch that is durable, whenever that has grown.
     on_durable: Callable[[int], None]
 
-    def append(self, records: Sequence[tuple[Any, ...]]) -> int:
-        """Takes one batch and returns its sequence; `on_durable` follows, perhaps before the return."""
+    @property
+    def segment(self) -> int:
+        """The number of the newest segment; a batch comes into this one or a later one."""
+        ...
+
+    def append(self, records: list[bytes]) -> int:
+        """Takes one batch of records and returns its number; `on_durable` follows. The list is taken over."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """What STATS tells of it."""
         ...
 
 
 class MemoryStore:
-    """Keeps nothing: a batch counts as durable at once, and is gone with the process."""
+    """Keeps nothing: what the engines decide is gone with the process."""
 
     durability = "memory"
+    keeps = False
+    segment = 0
 
     def __init__(self) -> None:
-        self.on_durable: Callable[[int], None] = _nobody
-        self._sequence = 0
+        self.on_durable: Callable[[int], None] = nobody
 
-    def append(self, records: Sequence[tuple[Any, ...]]) -> int:
-        del records
-        self._sequence += 1
-        self.on_durable(self._sequence)
-        return self._sequence
+    def append(self, records: list[bytes]) -> int:
+        raise AssertionError(f"{len(records)} records for a store that keeps nothing")
+
+    def stats(self) -> dict[str, Any]:
+        return {}
 
 
-def _nobody(sequence: int) -> None:
+def nobody(number: int) -> None:
     """Stands in until a gate listens."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from chervil.address import DEFAULT_VHOST
 from chervil.protocol import Role
-from chervil.statedir import data_dir, write_private
+from chervil.statedir import NotPrivate, check_folder, data_dir, make_folder, write_private
 from chervil_broker.tokens import hashed
 
 VERSION = 1
@@ -34,7 +34,10 @@ VHOSTS_MAX = 256
 #: Each costs a few hundred bytes; a longer file is none of ours.
 USERS_MAX = 10_000
 #: Names stand in tokens, URLs, certificates and logs.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+NAME_MAX = 64
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{NAME_MAX - 1}}}")
+#: What follows a token's name and dot, see _new_token.
+_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 #: What identities without an entry here are called (access.py).
 RESERVED = frozenset({"local", "anybody"})
 #: What the token of an unknown user is compared with, so that the answer takes as long.
@@ -72,7 +75,7 @@ class Users:
     """What a users file says."""
 
     users: dict[str, User] = field(default_factory=dict)
-    #: The vhosts that there are; the default one is always there.
+    #: The vhosts that there are, in the order in which they were set; the default one is always there.
     vhosts: dict[str, Quotas] = field(default_factory=lambda: {DEFAULT_VHOST: Quotas()})
 
     def of_token(self, token: str) -> User | None:
@@ -88,13 +91,20 @@ class Users:
             raise UsersError(f"user {name!r} exists; a new token for it: chervil broker user rotate {name}")
         if len(self.users) >= USERS_MAX:
             raise UsersError(f"there are {USERS_MAX} users already; remove some")
-        for vhost in vhosts:
-            if vhost not in self.vhosts:
-                raise UsersError(f"there is no vhost {vhost!r}; add it: chervil broker vhost add {vhost}")
         token = _new_token(name)
         granted = _roles(f"user {name!r}", roles)
-        self.users[name] = User(name, hashed(token), granted, frozenset(vhosts))
+        self.users[name] = User(name, hashed(token), granted, self._vhosts(vhosts))
         return token
+
+    def grant(self, name: str, roles: Collection[str], vhosts: Collection[str]) -> User:
+        """Gives a user other roles and vhosts; what is empty stays. Raises UsersError."""
+        user = self._user(name)
+        if roles:
+            user = user._replace(roles=_roles(f"user {name!r}", roles))
+        if vhosts:
+            user = user._replace(vhosts=self._vhosts(vhosts))
+        self.users[name] = user
+        return user
 
     def rotate(self, name: str) -> str:
         """Gives a user a new token and returns it; the old one is worth nothing from now on."""
@@ -107,15 +117,26 @@ class Users:
         del self.users[self._user(name).name]
 
     def set_vhost(self, name: str, quotas: Quotas, *, new: bool) -> None:
-        """Adds a vhost, or changes the quotas of one that is there. Raises UsersError."""
+        """Adds a vhost, or changes the quotas of one that is there. Raises UsersError.
+
+        It is the last one then: where quotas do not fit, those that were set before go first.
+        """
         _check_name("vhost", name)
         if new and name in self.vhosts:
             raise UsersError(f"vhost {name!r} exists; change it: chervil broker vhost set {name}")
-        if not new and name not in self.vhosts:
-            raise UsersError(f"there is no vhost {name!r}; add it: chervil broker vhost add {name}")
+        if not new:
+            self.quotas(name)
         if len(self.vhosts) >= VHOSTS_MAX and new:
             raise UsersError(f"there are {VHOSTS_MAX} vhosts already; remove some")
+        self.vhosts.pop(name, None)
         self.vhosts[name] = quotas
+
+    def quotas(self, name: str) -> Quotas:
+        """What a vhost may take. Raises UsersError where there is none of that name."""
+        try:
+            return self.vhosts[name]
+        except KeyError:
+            raise UsersError(f"there is no vhost {name!r}; add it: chervil broker vhost add {name}") from None
 
     def remove_vhost(self, name: str) -> None:
         """Takes a vhost away. Raises UsersError, for the default one and where users still have it."""
@@ -125,8 +146,16 @@ class Users:
             raise UsersError(f"there is no vhost {name!r}; there are: {', '.join(sorted(self.vhosts))}")
         holders = sorted(user.name for user in self.users.values() if name in user.vhosts)
         if holders:
-            raise UsersError(f"vhost {name!r} is granted to {', '.join(holders)}; remove them first")
+            raise UsersError(
+                f"vhost {name!r} is granted to {', '.join(holders)}; remove them first, or: "
+                "chervil broker user set NAME --vhost ..."
+            )
         del self.vhosts[name]
+
+    def _vhosts(self, names: Collection[str]) -> frozenset[str]:
+        for name in names:
+            self.quotas(name)
+        return frozenset(names)
 
     def _user(self, name: str) -> User:
         try:
@@ -135,17 +164,22 @@ class Users:
             raise UsersError(f"there is no user {name!r}; list them: chervil broker user list") from None
 
 
-def users_path(named: str | None) -> Path:
-    """The users file: the one that was named, or the data folder's."""
-    return Path(named) if named else data_dir() / "users.json"
+def users_path(named: str | None, data: str | None = None) -> Path:
+    """The users file: the one that was named, or that of the data folder, which may be named too."""
+    if named:
+        return Path(named)
+    return (Path(data) if data else data_dir()) / "users.json"
 
 
 def load(path: Path) -> Users:
     """What the file says; without a file there are no users and one vhost. Raises UsersError."""
     try:
+        check_folder(path.parent)
         file = path.open("rb")
     except FileNotFoundError:
         return Users()
+    except NotPrivate as error:
+        raise UsersError(str(error)) from None
     except OSError as error:
         raise UsersUnreadable(f"cannot read {path}: {error.strerror}") from None
     with file:
@@ -193,7 +227,7 @@ def save(path: Path, users: Users) -> None:
 def changing(path: Path) -> Iterator[Users]:
     """The file's content, to be changed; written at the end unless there is an error. One change at once."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsersError(f"cannot write {path}: {error.strerror}") from None
@@ -246,10 +280,11 @@ def _users(content: Any) -> Users:
     """Raises ValueError, TypeError, KeyError or AttributeError for what is no users file."""
     if content["version"] != VERSION:
         raise ValueError(f"its version is {content['version']!r}, this release reads {VERSION}")
-    users = Users()
+    vhosts = {}
     for name, quotas in content["vhosts"].items():
         _check_name("vhost", name)
-        users.vhosts[name] = Quotas(**{key: _count(name, key, value) for key, value in quotas.items()})
+        vhosts[name] = Quotas(**{key: _count(name, key, value) for key, value in quotas.items()})
+    users = Users(vhosts=vhosts if DEFAULT_VHOST in vhosts else {DEFAULT_VHOST: Quotas(), **vhosts})
     for name, granted in content["users"].items():
         _check_name("user", name)
         token_hash = bytes.fromhex(granted["token_sha256"])
@@ -284,8 +319,15 @@ def _check_name(what: str, name: str) -> None:
         raise UsersError(f"user {name!r}: the broker calls others so; take another name")
     if not _NAME.fullmatch(name):
         raise UsersError(
-            f"{what} {name!r}: a name is 1 to 64 letters, digits or . _ @ - and begins with a letter or digit"
+            f"{what} {name!r}: a name is 1 to {NAME_MAX} letters, digits or . _ @ - "
+            "and begins with a letter or digit"
         )
+
+
+def named_by(token: str) -> str | None:
+    """Whose token it says that it is; None for what no such token looks like, and may be another secret."""
+    name, _, secret = token.rpartition(".")
+    return name if _NAME.fullmatch(name) and _SECRET.fullmatch(secret) else None
 
 
 def _new_token(name: str) -> str:

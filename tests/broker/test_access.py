@@ -3,7 +3,7 @@ import pytest
 from chervil.protocol import Code, RemoteProtocolError, Role
 from chervil_broker.access import EVERYTHING, Access, Identity
 from chervil_broker.tokens import hashed
-from chervil_broker.users import UsersFile, changing
+from chervil_broker.users import Quotas, UsersFile, changing
 
 
 @pytest.fixture
@@ -92,17 +92,64 @@ def test_without_a_local_token_only_users_are_known(path, tokens):
     assert access.identify(tokens["shop"], (), same_user=False).name == "shop"
 
 
-def test_whom_the_file_does_not_know_as_before_does_not_hold_any_more(access, path, tokens):
+def test_who_was_removed_or_has_another_token_has_to_come_again(access, path, tokens):
     shop = access.identify(tokens["shop"], (), same_user=False)
     boss = access.identify(tokens["boss@example.org"], (), same_user=False)
     local = access.identify("local-token", (), same_user=False)
     with changing(path) as users:
         users.rotate("shop")
     assert access.file.refresh()
-    assert not access.still_holds(shop)
-    assert access.still_holds(boss)
-    assert access.still_holds(local)
+    assert [access.renewed(who) for who in (shop, boss, local)] == [None, boss, local]
     with changing(path) as users:
         users.remove("boss@example.org")
     assert access.file.refresh()
-    assert not access.still_holds(boss)
+    assert access.renewed(boss) is None
+
+
+def test_who_may_do_more_or_elsewhere_goes_on_as_that(access, path, tokens):
+    shop = access.identify(tokens["shop"], (), same_user=False)
+    with changing(path) as users:
+        users.set_vhost("mail", Quotas(), new=True)
+        users.grant("shop", ["publish", "control"], ["mail"])
+    assert access.file.refresh()
+    now = access.renewed(shop)
+    assert (now.name, now.by, now.roles) == ("shop", "token", {Role.ANY, Role.PUBLISH, Role.CONTROL})
+    assert now.may_use("mail")
+    assert not now.may_use("default")
+
+
+@pytest.mark.parametrize(("before", "after"), [("publish", "control"), ("admin", "publish")])
+def test_who_lost_a_role_has_to_come_again(access, path, before, after):
+    with changing(path) as users:
+        token = users.add("web", [before], ["default"])
+    assert access.file.refresh()
+    web = access.identify(token, (), same_user=False)
+    with changing(path) as users:
+        users.grant("web", [after], [])
+    assert access.file.refresh()
+    assert access.renewed(web) is None
+
+
+def test_a_wrong_token_is_told_with_the_user_that_it_names(access, tokens):
+    name, _, secret = tokens["shop"].rpartition(".")
+    for claimed in (name, "n" * 64, "no.body"):
+        code, message = refusal(access, f"{claimed}.{secret[::-1]}")
+        assert code == Code.AUTH_FAILED
+        assert message == (
+            f"the token is no user's of this broker (it names {claimed}); a new one for that user: "
+            f"chervil broker user rotate {claimed}"
+        )
+
+
+@pytest.mark.parametrize(
+    "token", ["hunter2", "web.hunter2", "head.body.sig", "a\nb.{}", "\u202eweb.{}", "n" * 65 + ".{}", ".{}"]
+)
+def test_what_is_no_token_of_a_user_is_not_told(access, token):
+    _, message = refusal(access, token.format("x" * 43))
+    assert message.startswith("the token is no user's of this broker; set CHERVIL_TOKEN_FILE to the file")
+    assert "as on other machines (chervil broker user add makes one)" in message
+
+
+def test_long_names_in_a_certificate_are_cut(access):
+    _, message = refusal(access, None, ["x" * 5_000] * 9)
+    assert len(message) < 700

@@ -8,8 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from chervil_broker import cli
+from chervil_broker.durability import JournalFailed
+from chervil_broker.journal.lock import FolderInUse
+from chervil_broker.journal.reader import Damage
 from chervil_broker.listen import ListenError
 from chervil_broker.options import BrokerOptions
+from chervil_broker.users import UsersError
 
 
 @pytest.fixture
@@ -79,10 +83,21 @@ def test_the_common_options_set_the_level(run, common, level):
     assert run(obj=common)[2] == level
 
 
-def test_an_address_that_cannot_be_had_is_one_line_and_exit_1(run):
-    result, *_ = run(error=ListenError("127.0.0.1:1 is in use"))
-    assert result.exit_code == 1
-    assert result.output == "Error: 127.0.0.1:1 is in use\n"
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ListenError("127.0.0.1:1 is in use"), 1),
+        (JournalFailed("the journal in d can not be written"), 1),
+        (FolderInUse("process 7 uses the data folder d"), 1),
+        # What starting again does not mend: the unit of systemd is not to try.
+        (UsersError("users.json is not a users file: it is empty"), 2),
+        (Damage("seg-1.log", 64, "no frame begins here"), 2),
+    ],
+)
+def test_what_is_wrong_outside_of_the_command_line_is_one_line_and_a_code(run, error, code):
+    result, *_ = run("--data", "d", error=error)
+    said = error.advice("d") if isinstance(error, Damage) else str(error)
+    assert (result.exit_code, result.output) == (code, f"Error: {said}\n")
 
 
 def test_a_wrong_value_is_a_usage_error(run):

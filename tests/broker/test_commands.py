@@ -254,7 +254,7 @@ def test_refused_rows_are_counted_and_share_a_line_of_the_log(caplog):
             peer.send(Publish(request, [task(body=b"x" * 2000) for _ in range(10)]))
         for _ in range(20):
             assert (await peer.expect(Confirm)).accepted == 0
-        assert house.broker.refusals.counts["BODY_TOO_LARGE"] == 200
+        assert house.broker.default.counters["refused_body_too_large"] == 200
 
     caplog.set_level("WARNING")
     play(scenario, body_limit=1000)
@@ -452,9 +452,12 @@ def test_a_request_without_its_role_is_refused_and_the_connection_goes_on(tmp_pa
         assert (refused.request, refused.code) == (1, Code.FORBIDDEN)
         assert refused.message == "PURGE needs the role control, which user shop does not have"
         assert (await shop.expect(Confirm)).accepted == 1
-        assert house.broker.refusals.counts["FORBIDDEN"] == 1
+        assert house.broker.default.counters["refused_forbidden"] == 1
         shop.send(Credit(1))
-        assert (await shop.expect(Error)).request is None
+        refused = await shop.expect(Error)
+        # As for SUBSCRIBE, with which a worker sends it.
+        assert refused.message == "SUBSCRIBE needs the role consume, which user shop does not have"
+        assert refused.request is None
         assert await shop.ended()
 
     play(scenario, users=tmp_path / "users.json", needs_token=True)

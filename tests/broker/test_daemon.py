@@ -56,9 +56,58 @@ def test_the_token_file_is_the_users_alone_and_no_line_shows_it(stage):
     assert path.read_text().strip() not in "\n".join(broker.output)
 
 
-def test_without_memory_it_says_that_there_is_no_journal_yet(stage):
-    broker = start(stage, "--unix", "b.sock")
-    assert "nothing is kept on disk" in broker.wait_for("no journal yet")
+def test_without_memory_it_keeps_a_journal_in_the_users_state_folder(stage):
+    broker = start(stage, "--unix", str(stage.folder / "b.sock"))
+    broker.wait_for("ready on")
+    client = Client(Found(BrokerURL.parse(f"chervil+unix://{stage.folder}/b.sock"), "test"))
+    client.publish([task()])
+    assert client.stats()["durability"] == "always"
+    client.close()
+    broker.signal(signal.SIGTERM)
+    assert broker.ended() == 0
+    assert "unfinished tasks that are kept for the next start: 1" in broker.output[-1]
+    assert list((stage.folder / "state").rglob("seg-*.log"))
+
+
+@pytest.mark.parametrize("fsync", ["interval", "off"])
+def test_what_may_be_lost_when_the_machine_stops_is_said_at_the_start(fsync, stage):
+    broker = start(stage, "--unix", "b.sock", "--fsync", fsync)
+    assert "what was confirmed last is lost if the machine stops" in broker.wait_for(f"--fsync {fsync}")
+
+
+def test_a_folder_that_another_broker_uses_is_one_line_and_an_exit_code(stage):
+    start(stage, "--unix", "b.sock").wait_for("ready on")
+    other = start(stage, "--unix", "c.sock")
+    assert other.ended() == 1
+    (line,) = other.output
+    assert "uses the data folder" in line
+
+
+def test_a_folder_that_can_not_be_used_is_one_line_and_an_exit_code(stage):
+    data = stage.folder / "data"
+    data.mkdir(mode=0o700)
+    (data / "lock").mkdir()
+    broker = start(stage, "--unix", "b.sock", "--data", str(data))
+    assert broker.ended() == 1
+    (line,) = broker.output
+    assert f"the data folder {data} can not be used" in line
+
+
+def test_a_damaged_journal_is_one_line_that_says_what_to_type(stage):
+    data = stage.folder / "data"
+    for _ in range(2):
+        broker = start(stage, "--unix", "b.sock", "--data", str(data))
+        broker.wait_for("ready on")
+        broker.signal(signal.SIGTERM)
+        assert broker.ended() == 0
+    first = min(data.glob("seg-*.log"))
+    with first.open("r+b") as file:
+        file.seek(100)
+        file.write(b"damage")
+    broker = start(stage, "--unix", "b.sock", "--data", str(data))
+    assert broker.ended() == 2
+    (line,) = broker.output
+    assert f"chervil broker repair {data}" in line
 
 
 def test_term_ends_it_in_order_and_says_what_is_gone(stage):

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import ssl
 import threading
+import weakref
+from dataclasses import replace
 
 import pytest
 import trustme
@@ -74,8 +77,8 @@ class Place:
         )
         self.talkers = []
 
-    async def talker(self, context):
-        reader, writer = await asyncio.open_connection(HOST, self.port, ssl=context)
+    async def talker(self, context, source=HOST):
+        reader, writer = await asyncio.open_connection(HOST, self.port, ssl=context, local_addr=(source, 0))
         self.talkers.append(Talker(reader, writer))
         return self.talkers[-1]
 
@@ -174,11 +177,70 @@ def test_strangers_count_before_tls_is_done(play, files, monkeypatch):
         await place.until(lambda: len(place.broker.strangers) == 2)
         third = await place.talker(None)
         assert await third.reader.read() == b""
-        assert place.broker.refusals.counts[Code.TOO_MANY] == 1
+        assert place.broker.counters["refused_too_many"] == 1
         silent[0].vanish()
         await place.until(lambda: len(place.broker.strangers) == 1)
 
     play(scenario, files)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["in TLS", "without HELLO"])
+def test_whose_address_has_most_strangers_makes_room_for_another_address_at_once(
+    begun, play, ca, files, monkeypatch
+):
+    monkeypatch.setattr(strangers_module, "PREAUTH_PEERS_MAX", 2)
+
+    async def scenario(place):
+        context = trusting(ca) if begun else None
+        hogs = [await place.talker(context) for _ in range(2)]
+        await place.until(lambda: len(place.broker.strangers) == 2)
+        with contextlib.suppress(EOFError):
+            await (await place.talker(None)).next()  # one more from there gets no place
+        other = await place.talker(trusting(ca), "127.0.0.2")
+        other.send(Hello(1, 1, [], "web"))
+        assert (await other.expect(Error)).code == Code.AUTH_REQUIRED
+        assert begun == (b"makes room" in await hogs[0].reader.read())
+        await place.until(lambda: len(place.broker.peers) == 1)
+        assert len(place.broker.strangers) == 1
+        assert len(place.door._entering) == (0 if begun else 1)
+        assert place.broker.counters["refused_too_many"] == 2
+
+    play(scenario, files)
+
+
+def test_who_makes_room_in_tls_leaves_nothing_behind(play, files, monkeypatch):
+    monkeypatch.setattr(strangers_module, "PREAUTH_PEERS_MAX", 2)
+
+    async def scenario(place):
+        for _ in range(2):
+            await place.talker(None)
+        await place.until(lambda: len(place.broker.strangers) == 2)
+        gone = [weakref.ref(peer) for peer in place.broker.peers.values()]
+        gc.disable()
+        try:
+            await place.talker(None, "127.0.0.2")
+            await place.until(lambda: gone[0]() is None)
+        finally:
+            gc.enable()
+
+    play(scenario, files)
+
+
+def test_where_all_places_are_taken_who_has_not_said_hello_makes_room(play, token):
+    async def scenario(place):
+        place.broker.options = replace(place.broker.options, max_connections=3)
+        known = await place.talker(None)
+        await known.hello("web", token=token)
+        hogs = [await place.talker(None, "127.0.0.2") for _ in range(2)]
+        await place.until(lambda: len(place.broker.peers) == 3)
+        await (await place.talker(None, "127.0.0.3")).hello("web", token=token)
+        assert (await hogs[0].expect(Error)).message.startswith("it makes room for another address: 3 conn")
+        last = await place.talker(None, "127.0.0.4")
+        assert "use fewer" in (await last.expect(Error)).message
+        known.send(Publish(1, [task()]))
+        assert (await known.expect(Confirm)).accepted == 1
+
+    play(scenario, None)
 
 
 def test_tls_and_hello_have_one_deadline(play, files, monkeypatch):
@@ -317,7 +379,7 @@ def test_who_is_sent_away_and_does_not_answer_the_end_of_tls_is_gone_soon(play, 
 
         left = threading.Event()
         client = asyncio.get_running_loop().run_in_executor(None, silent)
-        await place.until(lambda: place.broker.refusals.counts[Code.SLOW] == 1)
+        await place.until(lambda: place.broker.counters["refused_slow"] == 1)
         assert len(place.broker.strangers) == 0
         await place.until(lambda: not place.broker.peers)
         left.set()

@@ -26,6 +26,7 @@ from chervil_broker import broker as broker_module
 from chervil_broker import greeting as greeting_module
 from chervil_broker import sessions as sessions_module
 from chervil_broker.tokens import hashed
+from chervil_broker.users import Quotas, changing
 from tests.broker.talk import play, task
 
 
@@ -54,7 +55,7 @@ def test_without_the_token_nobody_comes_in(token, code):
         assert error.request is None
         assert "CHERVIL_TOKEN_FILE" in error.message
         assert await talker.ended()
-        assert house.broker.refusals.counts[code] == 1
+        assert house.broker.counters[f"refused_{code.lower()}"] == 1
 
     play(scenario, token_hash=hashed("right"), needs_token=True)
 
@@ -397,3 +398,54 @@ def test_an_inventory_that_does_not_come_is_not_waited_for(monkeypatch):
         assert (error.code, error.message) == (Code.SLOW, "no whole inventory (RESUME) within 0.01 s")
 
     play(scenario)
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A users file whose default vhost has room for one connection."""
+    with changing(tmp_path / "users.json") as users:
+        users.set_vhost("default", Quotas(max_connections=1), new=False)
+    return tmp_path / "users.json"
+
+
+def test_in_a_full_vhost_a_worker_comes_back_before_its_older_connection_is_seen_to_end(full):
+    async def scenario(house):
+        row = task()
+        worker = await house.worker(row)
+        back = await house.back(worker.welcome)
+        assert back.welcome.resumed
+        assert await worker.talker.expect(Error)
+        assert len(house.broker.default.peers) == 1
+        back.talker.send(Resume(1, [[row[0], 1, 0]], 0))
+        assert await back.talker.expect(Ok) == Ok(1, 1)
+
+    play(scenario, users=full)
+
+
+@pytest.mark.parametrize("wrong", ["secret", "session"])
+def test_in_a_full_vhost_only_the_right_proof_is_a_place(wrong, full):
+    async def scenario(house):
+        worker = await house.worker()
+        proof = worker.welcome._replace(**{wrong: b"x" * len(getattr(worker.welcome, wrong))})
+        thief = await house.connect()
+        thief.send(Hello(1, 1, [], "thief", resume=[proof.session, proof.secret]))
+        assert (await thief.expect(Error)).code == Code.TOO_MANY
+        worker.talker.send(Publish(5, [task()]))
+        assert await worker.talker.expect(Confirm) == Confirm(5, 1)
+
+    play(scenario, users=full)
+
+
+def test_who_waits_without_a_connection_has_no_place_in_a_full_vhost(full):
+    async def scenario(house):
+        worker = await house.worker()
+        worker.talker.vanish()
+        await house.until(lambda: not house.broker.peers)
+        await house.guest()
+        back = await house.connect()
+        back.send(Hello(1, 1, [], "worker@1", resume=[worker.welcome.session, worker.welcome.secret]))
+        refused = await back.expect(Error)
+        assert refused.code == Code.TOO_MANY
+        assert refused.message.endswith("chervil broker vhost set default --max-connections N")
+
+    play(scenario, users=full)

@@ -45,7 +45,7 @@ def test_a_peer_that_does_not_read_is_cut_off(monkeypatch, caplog):
         upkeep = asyncio.create_task(Upkeep(house.broker).run())
         await house.broker.all_gone.wait()
         upkeep.cancel()
-        assert house.broker.refusals.counts["SLOW"] == 1
+        assert house.broker.default.counters["refused_slow"] == 1
 
     caplog.set_level("WARNING")
     play(scenario)

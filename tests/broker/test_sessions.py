@@ -2,8 +2,10 @@ import itertools
 
 import pytest
 
+from chervil.protocol import Role
 from chervil_broker import sessions as sessions_module
 from chervil_broker.access import Identity
+from chervil_broker.clock import Clock
 from chervil_broker.options import BrokerOptions
 from chervil_broker.sessions import Credentials, Late, Sessions, WrongSecret
 from chervil_broker.users import Quotas, User
@@ -13,7 +15,7 @@ ALICE = Identity("alice", "token", User("alice", b"", frozenset(), frozenset()))
 BOB = Identity("bob", "token", User("bob", b"", frozenset(), frozenset()))
 
 
-HERE, THERE = (VHost(name, 1 << 22, Quotas(), BrokerOptions()) for name in ("here", "there"))
+HERE, THERE = (VHost(name, 1 << 22, Quotas(), BrokerOptions(), Clock()) for name in ("here", "there"))
 
 
 @pytest.fixture
@@ -101,3 +103,11 @@ def test_who_is_in_no_users_file_is_told_from_a_user_of_that_name(sessions):
     _, proof = sessions.open("worker@a", Identity("alice", "token"), HERE)
     with pytest.raises(WrongSecret):
         sessions.find(proof, ALICE, HERE)
+
+
+def test_a_session_stays_its_users_who_may_do_something_else(sessions):
+    number, proof = sessions.open("worker@a", ALICE, HERE)
+    now = ALICE._replace(user=ALICE.user._replace(roles=frozenset({Role.CONSUME})))
+    sessions.renew(number, now)
+    assert sessions.owned() == [(number, now, HERE)]
+    assert sessions.find(proof, ALICE, HERE) == number

@@ -10,7 +10,7 @@ def _everything(caplog):
 
 def note(shortage: Shortage, now: float, *, waiting: bool, warnings: tuple[str, ...] = ()) -> None:
     if shortage.is_news(now, waiting=waiting):
-        shortage.tell(now, "48.0 MiB", list(warnings))
+        shortage.tell(now, "48.0 MiB", "give more memory (--max-memory)", list(warnings))
 
 
 def test_the_line_says_what_to_do(caplog):
@@ -20,6 +20,20 @@ def test_the_line_says_what_to_do(caplog):
         "publishers wait: tasks take most of their 48.0 MiB; start more workers, throw away what is not wanted "
         "(chervil purge -Q QUEUE), or give more memory (--max-memory); queue 'a' has no worker"
     )
+
+
+def test_the_line_says_who_waits_and_which_limit_it_is(caplog):
+    shortage = Shortage("publishers of vhost shop")
+    assert shortage.is_news(0.0, waiting=True)
+    shortage.tell(0.0, "6.0 MiB", "raise its quota", [])
+    assert shortage.is_news(QUIET_SECONDS, waiting=False)
+    shortage.tell(QUIET_SECONDS, "6.0 MiB", "raise its quota", [])
+    waiting, going_on = caplog.messages
+    assert waiting == (
+        "publishers of vhost shop wait: tasks take most of their 6.0 MiB; start more workers, throw away what "
+        "is not wanted (chervil purge -Q QUEUE), or raise its quota"
+    )
+    assert going_on == "publishers of vhost shop go on: there is room for tasks again"
 
 
 def test_it_is_said_once_and_so_is_the_end(caplog):

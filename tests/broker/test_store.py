@@ -1,15 +1,20 @@
-from chervil_broker.gate import Gate
-from chervil_broker.store import MemoryStore
+"""The store that keeps nothing."""
+
+import pytest
+
+from chervil_broker.store import MemoryStore, nobody
 
 
-def test_the_memory_store_makes_a_batch_durable_at_once():
-    store, gate, out = MemoryStore(), Gate(), []
-    store.on_durable = gate.open_to
-    gate.hold(store.append([("publish",)]), lambda: out.append("out"))
-    assert out == ["out"]
-    assert store.durability == "memory"
-
-
-def test_sequences_grow_by_one_a_batch():
+def test_the_memory_store_keeps_nothing_and_says_so():
     store = MemoryStore()
-    assert [store.append([]), store.append([("lease",), ("complete",)]), store.append([])] == [1, 2, 3]
+    assert (store.keeps, store.durability, store.segment, store.stats()) == (False, "memory", 0, {})
+
+
+def test_records_for_the_memory_store_are_a_mistake():
+    with pytest.raises(AssertionError, match="2 records"):
+        MemoryStore().append([b"a", b"b"])
+
+
+def test_until_a_gate_listens_nobody_is_told():
+    assert MemoryStore().on_durable is nobody
+    assert nobody(1) is None

@@ -1,6 +1,7 @@
 """Heartbeats, silence, peers that do not read, idle garbage collection."""
 
 import asyncio
+import errno
 import gc
 
 from chervil.protocol import Code
@@ -119,6 +120,20 @@ def test_a_silent_workers_session_is_kept_for_longer(monkeypatch, caplog):
     caplog.set_level("INFO")
     play(scenario)
     assert "worker worker@1 is gone; what it has is kept for it for 30 s" in caplog.text
+
+
+def test_a_worker_that_packets_do_not_reach_has_as_long_as_a_silent_one(monkeypatch, caplog):
+    monkeypatch.setattr(broker_module, "GRACE_CLOSED_MS", 0)
+
+    async def scenario(house):
+        await house.worker(task())
+        (peer,) = house.broker.peers.values()
+        peer.connection_lost(OSError(errno.EHOSTUNREACH, "No route to host"))
+        assert not house.broker.peers
+
+    caplog.set_level("INFO")
+    play(scenario)
+    assert "what it has is kept for it for 30 s: nothing came through" in caplog.text
 
 
 def test_where_too_much_waits_for_all_together_the_slowest_is_cut_off(caplog):

@@ -36,6 +36,16 @@ def test_add_prints_the_token_alone_on_standard_output(run, path):
     assert "CHERVIL_TOKEN_FILE" in result.stderr
 
 
+def test_vhosts_may_have_commas_between_them_as_roles(run, path):
+    for name in ("shop", "mail", "news"):
+        run("vhost", "add", name)
+    result = run("user", "add", "web", "--role", "publish", "--vhost", "shop, mail", "--vhost", "news")
+    assert load(path).users["web"].vhosts == {"shop", "mail", "news"}
+    assert "vhosts: shop, mail, news" in result.stderr
+    run("user", "set", "web", "--vhost", "shop,default")
+    assert load(path).users["web"].vhosts == {"shop", "default"}
+
+
 def test_rotate_prints_a_new_token(run, path):
     first = run("user", "add", "shop", "--role", "publish").stdout.strip()
     second = run("user", "rotate", "shop").stdout.strip()
@@ -72,6 +82,8 @@ def test_a_mistake_is_one_line_and_not_a_traceback(run):
 def test_vhosts_come_change_and_go(run, path):
     assert "its URL ends in /shop" in run("vhost", "add", "shop", "--max-memory", "64MB").stdout
     run("vhost", "set", "shop", "--max-tasks", "9", "--max-connections", "3")
+    assert load(path).vhosts["shop"] == Quotas(64 << 20, 9, 3)
+    run("vhost", "set", "shop", "--max-memory", "none")
     assert load(path).vhosts["shop"] == Quotas(None, 9, 3)
     assert run("vhost", "list").stdout.splitlines() == [
         "VHOST    MEMORY  TASKS  CONNECTIONS",
@@ -91,6 +103,48 @@ def test_the_size_of_a_vhost_is_shown_as_people_write_it(run):
     run("vhost", "add", "shop", "--max-memory", "64MB")
     assert "64.0 MiB" in run("vhost", "list").stdout
     assert "is no size" in run("vhost", "add", "b", "--max-memory", "much", fails=True).output
+
+
+def test_setting_one_quota_keeps_the_others_and_none_takes_one_away(run, path):
+    run("vhost", "add", "shop", "--max-memory", "64MB", "--max-tasks", "9", "--max-connections", "none")
+    run("vhost", "set", "shop", "--max-connections", "3")
+    assert load(path).vhosts["shop"] == Quotas(64 << 20, 9, 3)
+    run("vhost", "set", "shop", "--max-tasks", "none", "--max-connections", "4")
+    assert load(path).vhosts["shop"] == Quotas(64 << 20, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["vhost", "set", "shop"], "say which quota: --max-memory, --max-tasks, --max-connections"),
+        (["vhost", "set", "none", "--max-tasks", "1"], "there is no vhost 'none'; add it: "),
+        (["vhost", "set", "shop", "--max-tasks", "0"], "'0' is not 1 or more; without a limit it is: none"),
+        (["vhost", "add", "b", "--max-memory", "0.1"], "'0.1' is not 1 or more"),
+        (["vhost", "set", "shop", "--max-tasks", "None"], "'None' is not a valid integer"),
+        (["user", "set", "web"], "say what it may do from now on: --role, --vhost"),
+        (["user", "set", "nobody", "--role", "admin"], "there is no user 'nobody'"),
+        (["user", "set", "web", "--role", "root"], "roles are publish"),
+        (["user", "set", "web", "--vhost", "shap"], "add it: chervil broker vhost add shap"),
+    ],
+)
+def test_a_change_that_is_none_changes_nothing(run, path, words, said):
+    run("vhost", "add", "shop", "--max-tasks", "9")
+    run("user", "add", "web", "--role", "publish")
+    before = path.read_text()
+    assert said in run(*words, fails=True).output
+    assert path.read_text() == before
+
+
+def test_a_users_roles_and_vhosts_change_and_its_token_stays(run, path):
+    token = run("user", "add", "web", "--role", "publish").stdout.strip()
+    run("vhost", "add", "shop")
+    said = run("user", "set", "web", "--role", "control,publish").stdout
+    assert said == "user web changed: publish, control; vhosts: default\n"
+    run("user", "set", "web", "--vhost", "shop", "--vhost", "default")
+    found = load(path).of_token(token)
+    assert found is not None
+    assert found.roles == {Role.PUBLISH, Role.CONTROL}
+    assert found.vhosts == {"default", "shop"}
 
 
 def test_the_users_file_is_in_the_data_folder(tmp_path, monkeypatch):

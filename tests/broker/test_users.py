@@ -5,7 +5,17 @@ import threading
 import pytest
 
 from chervil.protocol import Role
-from chervil_broker.users import Quotas, Users, UsersError, UsersFile, changing, load, save
+from chervil_broker.users import (
+    NAME_MAX,
+    Quotas,
+    Users,
+    UsersError,
+    UsersFile,
+    changing,
+    load,
+    named_by,
+    save,
+)
 
 
 @pytest.fixture
@@ -69,6 +79,39 @@ def test_a_rotated_token_replaces_the_old_one():
     found = users.of_token(new)
     assert found is not None
     assert found.roles == {Role.PUBLISH}
+
+
+def test_what_a_user_is_granted_changes_and_what_is_not_named_stays():
+    users = Users()
+    users.set_vhost("shop", Quotas(), new=True)
+    token = users.add("alice", ["publish"], ["default"])
+    assert users.grant("alice", ["control", "consume"], []).vhosts == {"default"}
+    assert users.grant("alice", [], ["shop"]).roles == {Role.CONTROL, Role.CONSUME}
+    assert users.of_token(token) == users.users["alice"]
+
+
+@pytest.mark.parametrize(
+    ("name", "roles", "vhosts", "message"),
+    [
+        ("bob", ["publish"], [], "there is no user 'bob'"),
+        ("alice", ["root"], [], "roles are publish"),
+        ("alice", [], ["shop"], "there is no vhost 'shop'; add it"),
+    ],
+)
+def test_a_wrong_grant_changes_nothing(name, roles, vhosts, message):
+    users = Users()
+    users.add("alice", ["publish"], ["default"])
+    before = dict(users.users)
+    with pytest.raises(UsersError, match=message):
+        users.grant(name, roles, vhosts)
+    assert users.users == before
+
+
+def test_a_token_says_whose_it_is_and_other_secrets_say_nothing():
+    name = "n" * NAME_MAX
+    assert named_by(Users().add(name, ["publish"], ["default"])) == name
+    for other in (f"{name}n.{'x' * 43}", "web.hunter2", "x" * 43, f"a b.{'x' * 43}", ""):
+        assert named_by(other) is None
 
 
 def test_a_removed_user_is_nobody():

@@ -19,12 +19,17 @@ from chervil.protocol.messages import (
     Status,
     Subscribe,
     Watch,
-    Welcome,
+    Window,
 )
+from chervil_broker.clock import Clock
+from chervil_broker.journal.files import OSFiles
+from chervil_broker.journal.reader import Reader
+from chervil_broker.journal.records import Published, decode
 from chervil_broker.options import BrokerOptions
 from chervil_broker.users import Quotas, changing
 from chervil_broker.vhost import VHost
-from tests.broker.talk import play, task
+from tests.broker import journaled
+from tests.broker.talk import Talker, play, task
 
 MB = 1 << 20
 
@@ -216,16 +221,61 @@ def test_changed_quotas_hold_at_once(path):
     play(scenario, users=path)
 
 
-def test_quotas_that_do_not_fit_change_nothing(path, caplog):
+def test_a_quota_that_does_not_fit_holds_up_no_other_change_of_the_users_file(path, caplog):
+    with changing(path) as users:
+        gone, kept = users.add("gone", ["publish"], ["default"]), users.add("kept", ["publish"], ["default"])
+
     async def scenario(house):
+        removed, rotated = await house.connect(), await house.connect()
+        await removed.hello("removed", token=gone)
+        await rotated.hello("rotated", token=kept)
         with changing(path) as users:
-            users.set_vhost("shop", Quotas(max_memory=1 << 40), new=False)
+            users.set_vhost("big", Quotas(max_memory=1 << 40), new=True)
         house.broker.refresh_users()
-        assert house.broker.vhosts["shop"].quotas.max_tasks == 3
-        assert isinstance(await (await house.connect()).hello("g", vhost="shop"), Welcome)
+        # With mail and default it shares what shop's quota leaves.
+        assert house.broker.vhosts["big"].engine.stats()["memory"]["limit"] == 14 * MB
+        with changing(path) as users:
+            users.remove("gone")
+            users.rotate("kept")
+            users.set_vhost("news", Quotas(), new=True)
+        house.broker.refresh_users()
+        for talker in (removed, rotated):
+            assert (await talker.expect(Error)).code == Code.AUTH_FAILED
+        again = await house.connect()
+        again.send(Hello(1, 1, [], "removed", gone))
+        assert (await again.expect(Error)).code == Code.AUTH_FAILED
+        assert {"big", "news"} < set(house.broker.vhosts)
+        with changing(path) as users:
+            users.set_vhost("big", Quotas(max_memory=16 * MB), new=False)
+        house.broker.refresh_users()
+        assert house.broker.vhosts["big"].engine.stats()["memory"]["limit"] == 12 * MB
+
+    play(scenario, users=path, needs_token=True)
+    (line,) = [message for message in caplog.messages if "of its quota" in message]
+    assert line.startswith("vhost big has 18.7 MiB and not the 1.0 TiB of its quota: all vhosts together")
+
+
+def test_a_broker_starts_although_a_quota_does_not_fit(path, caplog):
+    with changing(path) as users:
+        users.set_vhost("big", Quotas(max_memory=1 << 40), new=True)
+
+    async def scenario(house):
+        assert isinstance(await at(house, "big"), Talker)
 
     play(scenario, users=path)
-    assert "is not enough: the quotas of vhosts take" in caplog.text
+    assert "vhost big has 18.7 MiB and not the 1.0 TiB of its quota" in caplog.text
+
+
+def test_a_users_file_that_is_wrong_changes_nothing_and_is_told_once(path, caplog):
+    async def scenario(house):
+        path.write_text("nothing of the kind")
+        house.broker.refresh_users()
+        house.broker.refresh_users()
+        assert isinstance(await at(house, "shop"), Talker)
+
+    play(scenario, users=path)
+    (line,) = [message for message in caplog.messages if "holds on" in message]
+    assert line.startswith(f"{path} is not a users file")
 
 
 def test_a_full_vhost_holds_up_nobody_elsewhere(path):
@@ -245,29 +295,24 @@ def test_a_full_vhost_holds_up_nobody_elsewhere(path):
     play(scenario, users=path)
 
 
-def test_records_say_of_which_vhost_they_are(path):
-    async def scenario(house):
-        batches = []
-        append = house.broker.store.append
-        house.broker.store.append = lambda records: (batches.append(list(records)), append(records))[1]
-        shop, mail = await at(house, "shop"), await at(house, "mail")
-        shop.send(Publish(1, [task()]))
-        await shop.expect(Confirm)
-        mail.send(Publish(1, [task()]))
-        await mail.expect(Confirm)
-        told = [record for batch in batches for record in batch if record[0] in ("vhost", "publish")]
-        assert [record[1] if record[0] == "vhost" else "publish" for record in told] == [
-            "shop",
-            "publish",
-            "mail",
-            "publish",
-        ]
+def test_records_say_of_which_vhost_they_are(path, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    path.rename(folder / "users.json")
 
-    play(scenario, users=path)
+    async def scenario(house):
+        for vhost in ("shop", "mail"):
+            guest = await at(house, vhost)
+            guest.send(Publish(1, [task()]))
+            await guest.expect(Confirm)
+
+    journaled.play(folder, scenario)
+    told = [decode(record) for found in Reader(OSFiles(folder)) for record in found.records]
+    assert [record.vhost for record in told if type(record) is Published] == ["shop", "mail"]
 
 
 def test_a_share_is_three_quarters_for_tasks():
-    vhost = VHost("v", 8 * MB, Quotas(), BrokerOptions())
+    vhost = VHost("v", 8 * MB, Quotas(), BrokerOptions(), Clock())
     memory = vhost.engine.stats()["memory"]
     assert (memory["limit"], memory["results_limit"]) == (6 * MB, 2 * MB)
     vhost.limit(16 * MB, Quotas(max_tasks=1))
@@ -305,14 +350,82 @@ def test_what_somebody_holds_over_its_share_is_not_given_to_others_yet(path):
     play(scenario, users=path)
 
 
-def test_a_removed_vhost_that_holds_nothing_is_forgotten(path):
+@pytest.mark.parametrize("holds", [False, True], ids=["nothing", "a task for a while"])
+def test_a_removed_vhost_is_forgotten_once_it_holds_nothing_without_another_change(holds, path):
     async def scenario(house):
+        talker = await at(house, "mail")
+        if holds:
+            talker.send(Publish(1, [task()]))
+            await talker.expect(Confirm)
+        mail = house.broker.vhosts["mail"]
         with changing(path) as users:
             users.remove_vhost("mail")
         house.broker.refresh_users()
-        with changing(path) as users:
-            users.set_vhost("news", Quotas(), new=True)
+        assert await talker.expect(Error)
+        if holds:
+            house.broker.refresh_users()
+            assert "mail" in house.broker.vhosts
+        mail.engine.open(99, "test")
+        mail.engine.purge(99, 1, [])
+        mail.engine.set_limits(MB, 0, None)
+        mail.engine.pump()
         house.broker.refresh_users()
-        assert list(house.broker.vhosts) == ["default", "shop", "news"]
+        assert list(house.broker.vhosts) == ["default", "shop"]
+        assert house.broker.default.engine.stats()["memory"]["limit"] == 42 * MB
 
+    play(scenario, users=path)
+
+
+@pytest.mark.parametrize(
+    ("quotas", "share", "remedy"),
+    [
+        (Quotas(), 8 * MB, "give the broker more memory (--max-memory)"),
+        (Quotas(max_memory=8 * MB), 8 * MB, "raise the vhost's quota (chervil broker vhost set v --max-"),
+        (Quotas(max_memory=9 * MB), 8 * MB, "give the broker more memory (--max-memory)"),
+    ],
+    ids=["no quota", "its quota", "less than its quota"],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_who_is_refused_for_want_of_memory_is_told_which_limit_holds(quotas, share, remedy, later):
+    vhost = VHost("v", 2 * MB if later else share, Quotas() if later else quotas, BrokerOptions(), Clock())
+    if later:
+        vhost.limit(share, quotas)
+    engine = vhost.engine
+    engine.open(1, "me")
+    engine.publish(1, 1, [(bytes([number]) * 16, "t", "q", 0, None, number, MB) for number in range(9)])
+    engine.subscribe(1, 2, ["q"], [f"{number:0255}" for number in range(30_000)], 1, 1)
+    replies = [reply for _, reply in engine.pump().replies]
+    said = [replies[0].exceptions[-1][2], *(reply.message for reply in replies if isinstance(reply, Error))]
+    assert len(said) == 2
+    assert all(f", or {remedy}" in each for each in said)
+
+
+@pytest.mark.parametrize(
+    ("vhost", "who", "remedy"),
+    [
+        (
+            "shop",
+            "publishers of vhost shop",
+            "raise the vhost's quota (chervil broker vhost set shop --max-memory SIZE)",
+        ),
+        ("mail", "publishers of vhost mail", "give the broker more memory (--max-memory)"),
+        ("default", "publishers", "give the broker more memory (--max-memory)"),
+    ],
+)
+def test_the_line_on_memory_names_the_limit_that_holds(vhost, who, remedy, path, caplog):
+    with changing(path) as users:
+        users.set_vhost("shop", Quotas(max_memory=8 * MB), new=False)
+
+    async def scenario(house):
+        peer = await at(house, vhost)
+        memory = house.broker.vhosts[vhost].engine.stats()["memory"]["limit"]
+        for request in range(memory * 9 // 10 // 900_000):
+            peer.send(Publish(request, [task(body=b"x" * 900_000)]))
+            await peer.expect(Confirm)
+        await peer.expect(Window)
+        (line,) = [line for line in caplog.messages if "wait: " in line]
+        assert line.startswith(f"{who} wait: tasks take most of their ")
+        assert f"or {remedy}" in line
+
+    caplog.set_level("WARNING")
     play(scenario, users=path)

@@ -106,8 +106,9 @@ class Stage:
         self._stack.callback(process.stop)
         return process
 
-    def broker(self, *flags: str, module: str = "chervil_broker") -> Process:
-        command = [module, "--memory", "--unix", str(self.folder / "broker.sock"), *flags]
+    def broker(self, *flags: str, module: str = "chervil_broker", memory: bool = True) -> Process:
+        kept = ["--memory"] if memory else []
+        command = [module, *kept, "--unix", str(self.folder / "broker.sock"), *flags]
         broker = self.run("broker", command, PYTHONPATH=str(ROOT))
         broker.wait_for("ready")
         return broker

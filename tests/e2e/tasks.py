@@ -161,7 +161,7 @@ def run_for(name: str, seconds: float) -> str:
     return name
 
 
-@app.task(time_limit=0.5)
+@app.task(time_limit=1.5)
 def hang_limited(name: str) -> None:
     _tell(name, str(os.getpid()))
     signal.pause()
@@ -182,7 +182,7 @@ def fail_at_soft_limit() -> None:
     time.sleep(30)
 
 
-@app.task(soft_time_limit=0.2, time_limit=0.8)
+@app.task(soft_time_limit=0.2, time_limit=2)
 def ignore_soft_limit(name: str) -> None:
     with contextlib.suppress(SoftTimeLimitExceeded):
         time.sleep(30)

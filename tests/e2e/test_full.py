@@ -76,10 +76,16 @@ def test_publisher_outside_waits_at_a_closed_window_until_there_is_room(stage):
     flooding = threading.Thread(target=flood, daemon=True)
     flooding.start()
     until(lambda: app.client.stats()["publishing"] == "closed", "the windows are closed")
-    count = len(published)
-    flooding.join(0.5)
+
+    def held_up() -> bool:
+        count = len(published)
+        flooding.join(0.5)
+        return len(published) == count
+
+    # Some may be under way when the windows close.
+    until(held_up, "it waits")
     assert flooding.is_alive()
-    assert len(published) <= count + 1, "it waits"
+    assert len(published) < 250
     stage.worker("-c", "1")
     flooding.join(20)
     assert not flooding.is_alive()
@@ -90,7 +96,7 @@ def test_publisher_outside_waits_at_a_closed_window_until_there_is_room(stage):
 def test_publish_that_finds_no_room_until_its_deadline_is_refused_as_full(stage):
     stage.broker("--max-memory", str(MEMORY))
     app = stage.app()
-    app.conf.task_publish_timeout = 1.0
+    app.conf.task_publish_timeout = 2.0
     confirmed = []
 
     def fill() -> None:

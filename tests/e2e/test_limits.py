@@ -52,14 +52,14 @@ def test_hard_limit_of_a_task_kills_its_process_and_nothing_else(road):
 
 
 def test_hard_limit_is_a_failure_and_no_lost_attempt(road):
-    limited(tasks.run_for.apply_async(("runs", 30), time_limit=0.5))
+    limited(tasks.run_for.apply_async(("runs", 30), time_limit=1.5))
     assert tasks.add.delay(1, 2).get(timeout=10) == 3
     assert len(road.lines("runs")) == 1
 
 
 def test_hard_limit_of_a_task_that_is_acked_early_is_the_same_failure(road):
     road.fifo("pid")
-    hanging = tasks.stuck_acked_early.apply_async(("pid",), time_limit=0.5)
+    hanging = tasks.stuck_acked_early.apply_async(("pid",), time_limit=1.5)
     child = road.read_pid("pid")
     limited(hanging)
     assert wait_until_gone([child], 5) == []
@@ -145,7 +145,7 @@ def test_expiry_that_passes_while_its_worker_is_busy_ends_it_unrun(road):
 
 
 def test_expiry_does_not_end_what_has_started(road):
-    result = tasks.run_for.apply_async(("runs", 1), expires=0.5)
+    result = tasks.run_for.apply_async(("runs", 3), expires=2)
     assert result.get(timeout=10) == "runs"
 
 

@@ -99,14 +99,14 @@ def test_retries_run_out_with_the_original_exception(road):
 
 
 def test_a_countdown_is_held_by_the_broker_until_due(road):
-    result = tasks.add.apply_async((1, 1), countdown=0.4)
+    result = tasks.add.apply_async((1, 1), countdown=1.5)
     assert result.stage == "SCHEDULED"
     assert result.state == "PENDING"
     assert result.get(timeout=10) == 2
 
 
 def test_an_eta_is_kept(road):
-    eta = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=0.4)
+    eta = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1.5)
     result = tasks.add.apply_async((1, 1), eta=eta)
     assert result.stage == "SCHEDULED"
     assert result.get(timeout=10) == 2
@@ -171,6 +171,6 @@ def test_queues_are_served_by_the_workers_that_name_them(stage):
     stage.worker("-c", "1", "-Q", "default,video", "-n", "general@here")
     assert tasks.about_me.delay().get(timeout=10)["hostname"] == "general@here"
     with pytest.raises(ResultTimeout, match="mail"):
-        mail.get(timeout=0.2)
+        mail.get(timeout=1)
     stage.worker("-c", "1", "-Q", "mail", "-n", "mail@here")
     assert mail.get(timeout=10)["hostname"] == "mail@here"

@@ -60,7 +60,7 @@ def complete(state: State, session: int, sequence: int, rows: list[CompletionRow
     leases = worker.leases
     was_full = len(leases) >= worker.inventory
     exceptions: list[list[int]] = []
-    succeeded = 0
+    succeeded: list[Task] = []
     for index, (id_, lease, outcome, handle, size, options, _) in enumerate(rows):
         task = leases.get(id_)
         if task is None or task.lease != lease:
@@ -70,7 +70,7 @@ def complete(state: State, session: int, sequence: int, rows: list[CompletionRow
         del leases[id_]
         result = NO_HANDLE if handle is None else handle
         if outcome == _SUCCESS:
-            succeeded += 1
+            succeeded.append(task)
             state.leave(task)
             state.finish(task, SUCCESS, result, size)
             task.owner = COMPLETED
@@ -82,10 +82,11 @@ def complete(state: State, session: int, sequence: int, rows: list[CompletionRow
         queue = state.queues[task.queue]
         if not queue.consumers:
             state.retire(queue)
-    state.counters["succeeded"] += succeeded
+    state.counters["succeeded"] += len(succeeded)
+    state.effects.completed.append((session, sequence, succeeded))
     if was_full:
         wake(state, worker)
-    _answer(state, session, sequence, rows, exceptions)
+    _answer(state, session, sequence, exceptions)
 
 
 def _answer_repetition(state: State, session: int, sequence: int, rows: list[CompletionRow]) -> None:
@@ -111,13 +112,8 @@ def _free_unapplied(state: State, handle: int | None, options: dict[int, Any] | 
         state.effects.freed.append(options[_BODY][0])
 
 
-def _answer(
-    state: State, session: int, sequence: int, rows: list[CompletionRow], exceptions: list[list[int]]
-) -> None:
-    applied = rows
+def _answer(state: State, session: int, sequence: int, exceptions: list[list[int]]) -> None:
     if exceptions:
-        excepted = {exception[0]: None for exception in exceptions}
-        applied = [row for index, row in enumerate(rows) if index not in excepted]
         stale = sum(exception[1] == Verdict.STALE for exception in exceptions)
         state.counters["stale_completions"] += stale
         state.counters["duplicate_completions"] += len(exceptions) - stale
@@ -125,8 +121,6 @@ def _answer(
             worker = state.sessions[session].name
             state.effects.events.append(("stale_completions", {"worker": worker, "count": stale}))
     state.effects.replies.append((session, Completed(sequence, exceptions or None)))
-    if applied:
-        state.record("complete", session, sequence, applied)
 
 
 def _fail(state: State, task: Task, result: int, row: CompletionRow) -> None:

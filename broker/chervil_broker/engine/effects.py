@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from chervil.protocol import Message
+from chervil.protocol import Message, WireId
 from chervil_broker.engine.task import Task, View
 
 
@@ -11,18 +11,10 @@ from chervil_broker.engine.task import Task, View
 class Effects:
     """What piled up since the last pump. What is meant for a session that is gone is to be dropped.
 
-    Journal records, in the order in which things happened; lists are those that came in, not copies:
-
-    ("tick", now, wall)               the clocks as they were for the records that follow
-    ("publish", rows)                 rows as published, without those that were refused
-    ("lease", session, tasks)         Tasks granted as one DELIVER batch, with their lease numbers
-    ("started", session, rows)        [id, lease] rows that were in force
-    ("complete", session, rows)       completion rows that were applied
-    ("close", session)                every lease of the session goes back, STARTED ones charged
-    ("due", ids)                      SCHEDULED or RETRY -> QUEUED, at the end of their queues
-    ("expire", ids), ("revoke", ids)  -> EXPIRED, -> REVOKED
-    ("evict", ids)                    the results were dropped for room
-    ("forget", ids)                   the records are gone: the ids are UNKNOWN
+    `published`, `grants`, `completed`, `changed`, `evicted`, `forgotten` and `revoked_ids` are what a journal
+    must know: each task whose state is not what it was at the last pump is in one of them at least. They
+    say what happened, not in which order: a task in `changed` is to be taken as it is now, whatever the
+    others say, and one that the engine does not hold any more, or holds as another object, is over.
     """
 
     #: (session, Confirm, Ok or Completed).
@@ -31,7 +23,18 @@ class Effects:
     grants: list[tuple[int, list[Task]]] = field(default_factory=list)
     #: (session, request, rows): STATUS, or a RESULT push where the request is None.
     statuses: list[tuple[int, int | None, list[View]]] = field(default_factory=list)
-    records: list[tuple[Any, ...]] = field(default_factory=list)
+    #: (broker time, (who published them, wall clock in ms), tasks): as they came, one PUBLISH each.
+    published: list[tuple[int, tuple[str, int], list[Task]]] = field(default_factory=list)
+    #: (session, its sequence, tasks that succeeded): one COMPLETE each.
+    completed: list[tuple[int, int, list[Task]]] = field(default_factory=list)
+    #: Tasks that changed in any other way, once each. A dictionary, as a set has no order.
+    changed: dict[Task, None] = field(default_factory=dict)
+    #: Ids whose results and bodies were dropped for room.
+    evicted: list[WireId] = field(default_factory=list)
+    #: (broker time, ids): the records are gone, and the ids are remembered.
+    forgotten: list[tuple[int, list[WireId]]] = field(default_factory=list)
+    #: (who, ids): nothing is known of them, and what is published under them is to be REVOKED.
+    revoked_ids: list[tuple[str, list[WireId]]] = field(default_factory=list)
     #: Handles that nothing will ask for again, each once. Encode this pump's frames before freeing.
     freed: list[int] = field(default_factory=list)
     #: (name, fields) for the log.

@@ -1,5 +1,6 @@
 """The engine as the rim sees it: commands in, `pump`, effects out."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chervil.protocol import WireId
@@ -11,6 +12,7 @@ from chervil_broker.engine import (
     publishing,
     purging,
     rerunning,
+    restoring,
     revoking,
     sessions,
     stats,
@@ -18,6 +20,7 @@ from chervil_broker.engine import (
 )
 from chervil_broker.engine.consumers import Session
 from chervil_broker.engine.effects import Effects
+from chervil_broker.engine.restoring import Known, RestoredSession
 from chervil_broker.engine.state import EngineConfig, State
 from chervil_broker.engine.task import MS, Task
 
@@ -40,7 +43,6 @@ class Engine:
             state.now = now
             state.wall = wall
             state.wall_ms = wall // MS
-            state.ticked = False
 
     def open(self, session: int, name: str) -> None:
         """A new session; numbers are never used again."""
@@ -48,6 +50,13 @@ class Engine:
         state.sessions[session] = Session(
             session, name, state.now, state.config.inventory, state.config.grant_bytes
         )
+
+    def restore(self, known: Known, sessions: Iterable[RestoredSession], grace_ns: int) -> None:
+        """Begins with what another engine of this vhost knew; to be called once, after the first `tick`.
+
+        Its sessions are suspended, for `grace_ns`; tasks of sessions that are not named have lost theirs.
+        """
+        restoring.restore(self._state, known, sessions, grace_ns)
 
     def suspend(self, session: int, grace_ns: int) -> None:
         """The connection of a session is gone: subscription, credit and watches end, its leases stay.
@@ -64,12 +73,14 @@ class Engine:
         """RESUME, the whole inventory, [id, lease, state] rows; answered by OK."""
         sessions.reconcile(self._state, session, request, inventory)
 
-    def close(self, session: int) -> int:
+    def close(self, session: int, *, thrown_out: bool = False) -> int:
         """A session is over: its leases go back to their old places, flagged, STARTED ones charged.
+
+        Those of one that was thrown out, which is no fault of its tasks, are not charged.
 
         Returns how many leases it had.
         """
-        return sessions.close(self._state, session)
+        return sessions.close(self._state, session, thrown_out=thrown_out)
 
     def hold(self, session: int, held: bool) -> None:
         """The peer of a session does not read, and is given nothing; or it reads again."""
@@ -131,6 +142,29 @@ class Engine:
         """FORGET, answered by OK."""
         rerunning.forget(self._state, session, request, ids)
 
+    @property
+    def tasks(self) -> Mapping[WireId, Task]:
+        """Every task that is known."""
+        return self._state.tasks
+
+    @property
+    def forgotten(self) -> Mapping[WireId, int]:
+        """Ids of tasks that were forgotten and are remembered, with the broker time of it."""
+        return self._state.forgotten.times
+
+    @property
+    def revoked_ids(self) -> Mapping[WireId, str]:
+        """Ids that are to be REVOKED when they are published, with who revoked them."""
+        return self._state.revoked_ids.by
+
+    def completed_up_to(self, session: int) -> int:
+        """The highest sequence of a session's COMPLETEs."""
+        return self._state.sessions[session].sequence
+
+    def refuse_publishes(self, reason: str | None) -> None:
+        """Refuses what is published as FULL, for this reason; None: takes it again."""
+        self._state.refusal = reason
+
     def result_size(self, id_: WireId) -> int:
         """Bytes of a task's result or failure record; 0 where there is none."""
         task = self._state.tasks.get(id_)
@@ -164,13 +198,16 @@ class Engine:
         """
         return publishing.memory_short(self._state)
 
-    def set_limits(self, memory: int, results: int, tasks: int | None) -> None:
+    def set_limits(
+        self, memory: int, results: int, tasks: int | None, more_memory: str | None = None
+    ) -> None:
         """Sets `memory_limit`, `results_limit` and `tasks_limit` of EngineConfig while it runs.
 
+        `more_memory` is another one where it is given.
         Tasks that are over a smaller limit stay, and publishes are refused until there is room; what the
         limits of results and of dead letters have no room for goes with the next pump.
         """
-        limiting.set_limits(self._state, memory, results, tasks)
+        limiting.set_limits(self._state, memory, results, tasks, more_memory)
 
     def room(self) -> int:
         """Bytes that may still be published before the windows close."""

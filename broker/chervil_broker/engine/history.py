@@ -54,6 +54,11 @@ def note(task: Task, at_ms: int, event: str, *belongs: object) -> int:
     return record.bytes - before
 
 
+def weigh(record: Unusual) -> None:
+    """Says what the events of a record take that was made from what was kept of it."""
+    record.bytes = sum([_weight(entry) for entry in record.events])
+
+
 def _weight(entry: tuple[Any, ...]) -> int:
     has_reason = _FIELDS[entry[1]][-1:] == ("reason",) and entry[-1] is not None
     return EVENT_BYTES + (REASON_BYTES if has_reason else 0)

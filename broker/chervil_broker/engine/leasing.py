@@ -31,7 +31,7 @@ def subscribe(  # noqa: PLR0917 -- the fields of SUBSCRIBE, in their order
     if not subscriptions.admit(consumer, queues, tasks):
         said = (
             f"the queues and task names of all workers take {subscriptions.bytes} of {subscriptions.limit} "
-            "bytes, and these are too many more; subscribe to fewer, or raise the broker's --max-memory"
+            f"bytes, and these are too many more; subscribe to fewer, or {state.config.more_memory}"
         )
         state.effects.replies.append((session, Error(request, Code.FULL, said)))
         return
@@ -106,7 +106,6 @@ def lease(state: State) -> None:
                 del active[queue.name]
     for number, tasks in state.granted.items():
         state.effects.grants.append((number, tasks))
-        state.record("lease", number, tasks)
         session = state.sessions[number]
         sated = session.room <= 0
         session.room = state.config.grant_bytes
@@ -185,7 +184,6 @@ def started(state: State, session: int, rows: list[list[Any]], request: int | No
     Where it is to be answered these are named by a CANCEL before OK counts the others.
     """
     leases = state.sessions[session].leases
-    noted: list[list[Any]] = []
     stale: list[list[Any]] = []
     in_force = moved = 0
     for row in rows:
@@ -198,18 +196,14 @@ def started(state: State, session: int, rows: list[list[Any]], request: int | No
         claims = bool(early and early[0]) and not (task.unusual is not None and task.unusual.early)
         if claims:
             unusual(task).early = True
+            state.touch(task)
         if task.stage == LEASED:
             task.stage = STARTED
             task.since = state.now
             state.note(task, "started", task.worker)
             moved += 1
-        elif not claims:
-            continue
-        noted.append(row)
     state.stages[LEASED] -= moved
     state.stages[STARTED] += moved
-    if noted:
-        state.record("started", session, noted)
     if request is not None:
         if stale:
             state.effects.cancels.append((session, stale))

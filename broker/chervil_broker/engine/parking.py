@@ -63,7 +63,6 @@ def park_unknown(state: State) -> None:
 def _tell(state: State, queue: Queue, parked: list[Task], ending: Ending | None) -> None:
     state.counters["parked"] += len(parked)
     state.counters["dead"] += len(parked)
-    state.record("park", [task.id for task in parked])
     first = parked[0]
     told = {"id": first.id, "name": first.name, "queue": queue.name, "count": len(parked)}
     state.effects.events.append(("task_parked", told | {"reason": ending and ending.reason}))

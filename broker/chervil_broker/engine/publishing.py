@@ -68,10 +68,12 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
     forgotten, revoked = state.forgotten.times, state.revoked_ids.by
     # Whether the rows reach the limit of tasks is asked once: most batches are far from it.
     crowded = state.crowded_by(len(rows))
-    room = _NO_ROOM if crowded else state.task_room
+    apart = crowded or state.refusal is not None
+    room = _NO_ROOM if apart else state.task_room
     body_limit = state.config.body_limit
     now = state.now
     origin = state.sessions[session].origin_at(state.wall_ms)
+    made: list[Task] = []
     unwanted: list[Task] = []
     exceptions: list[list[Any]] = []
     runs: dict[tuple[str, str, int], _Run] = {}
@@ -95,7 +97,7 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
             else:
                 exceptions.append([index, str(objection[0]), objection[1]])
                 state.effects.freed.append(handle)
-            if not crowded:
+            if not apart:
                 room = state.task_room
             continue
         if run is None or name != run.name or queue_name != run.queue_name or priority != run.priority:
@@ -113,9 +115,12 @@ def publish(state: State, session: int, request: int, rows: list[PublishRow]) ->
         )
         run.append(task)
         run.count += 1
+        made.append(task)
     for run in runs.values():
         run.end(state)
-    _confirm(state, session, request, rows, exceptions)
+    if made:
+        state.effects.published.append((now, origin, made))
+    _confirm(state, session, request, len(rows), exceptions)
     if unwanted:
         _call_off(state, unwanted)
     state.mark()
@@ -134,7 +139,7 @@ def memory_short(state: State) -> bool:
 
 
 def _memory_full(state: State) -> bool:
-    return state.refused > 0 or state.memory > state.task_room
+    return state.refusal is not None or state.refused > 0 or state.memory > state.task_room
 
 
 def room(state: State) -> int:
@@ -179,12 +184,14 @@ def _objection(state: State, row: PublishRow) -> tuple[Code, str] | None:
             f"a body of {row[6]} bytes with its headers, and this broker takes {state.config.body_limit}; "
             "pass a reference to the data instead, or raise its --body-limit"
         )
+    if state.refusal is not None:
+        return Code.FULL, state.refusal
     weight = row[6] + options_bytes(row[4])
     if state.memory + weight > state.task_room:
         state.refused = weight + TASK_OVERHEAD
         return Code.FULL, (
-            f"the broker holds {state.taken} of {state.config.memory_limit} bytes of tasks and did not "
-            "store this one; start more workers, purge what is not needed, or raise its --max-memory"
+            f"tasks take {state.taken} of their {state.config.memory_limit} bytes, and this one was not "
+            f"stored; start more workers, purge what is not needed, or {state.config.more_memory}"
         )
     if state.crowded_by(1):
         return Code.FULL, (
@@ -229,24 +236,17 @@ def _call_off(state: State, tasks: list[Task]) -> None:
         state.vacate(task)
         state.finish(task, REVOKED, ending=called_off(by))
     state.counters["revoked"] += len(tasks)
-    state.record("revoke", [task.id for task in tasks])
 
 
-def _confirm(
-    state: State, session: int, request: int, rows: list[PublishRow], exceptions: list[list[Any]]
-) -> None:
+def _confirm(state: State, session: int, request: int, rows: int, exceptions: list[list[Any]]) -> None:
     if exceptions:
         duplicates = sum(exception[1] == Code.DUPLICATE for exception in exceptions)
         refused = len(exceptions) - duplicates
-        excepted = {exception[0]: None for exception in exceptions}
         state.counters["duplicates"] += duplicates
         state.counters["refused"] += refused
-        made = [row for index, row in enumerate(rows) if index not in excepted]
-        confirm = Confirm(request, len(rows) - refused, exceptions)
+        state.counters["published"] += rows - len(exceptions)
+        confirm = Confirm(request, rows - refused, exceptions)
     else:
-        made = rows
-        confirm = Confirm(request, len(rows))
+        state.counters["published"] += rows
+        confirm = Confirm(request, rows)
     state.effects.replies.append((session, confirm))
-    if made:
-        state.counters["published"] += len(made)
-        state.record("publish", made)

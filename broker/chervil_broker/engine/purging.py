@@ -27,8 +27,6 @@ def purge(state: State, session: int, request: int, queues: list[str]) -> None:
     for queue in chosen.values():
         state.retire(queue)
     state.counters["revoked"] += len(tasks)
-    if tasks:
-        state.record("revoke", [task.id for task in tasks])
     state.effects.replies.append((session, Ok(request, len(tasks))))
 
 
@@ -49,13 +47,9 @@ def fire(state: State) -> None:
     for task in gone:
         state.vacate(task)
         state.finish(task, EXPIRED, ending=_EXPIRED)
-    if gone:
-        state.counters["expired"] += len(gone)
-        state.record("expire", [task.id for task in gone])
-    ready = [task for task in due if task.stage in (SCHEDULED, RETRY)]
-    for task in ready:
-        state.note(task, "due")
-        state.leave(task)
-        state.enqueue(task)
-    if ready:
-        state.record("due", [task.id for task in ready])
+    state.counters["expired"] += len(gone)
+    for task in due:
+        if task.stage in (SCHEDULED, RETRY):
+            state.note(task, "due")
+            state.leave(task)
+            state.enqueue(task)

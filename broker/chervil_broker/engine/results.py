@@ -93,6 +93,10 @@ class Results:
         if task.result != NO_HANDLE or task.handle != NO_HANDLE:
             self._unread.add(task)
 
+    def restore(self, task: Task) -> None:
+        """Keeps a final task again until the second that it says; those that came first are first."""
+        self.keep(task, (task.kept - 1) * _SECOND)
+
     def _choose(self, second: int) -> None:
         """Has the tasks that come go into the bucket of a second, which is made on first use."""
         bucket = self._buckets.get(second)

@@ -67,22 +67,25 @@ def _lost(task: Task) -> str:
     return f"worker {task.worker} was lost while it ran this task, attempt {task.attempts}"
 
 
-def give_back(state: State, session: Session) -> None:
-    """Returns all leases of a session that is gone.
+def give_back(state: State, session: Session, *, thrown_out: bool = False) -> None:
+    """Returns all leases of a session that is gone; one that was thrown out could not help it.
 
-    Those that were STARTED are charged an attempt, or are over where they were claimed early. A child
+    Else those that were STARTED are charged an attempt, or are over where they were claimed early. A child
     may have claimed any of the others, so they are flagged, but for those that it must claim early first.
     """
     for task in session.leases.values():
-        was_started = task.stage == STARTED
-        if was_started:
+        charged = task.stage == STARTED and not thrown_out
+        if charged:
             state.counters["lost"] += 1
             task.attempts += 1
-        state.note(task, "session_lost", task.worker, task.attempts)
+        if thrown_out:
+            state.note(task, "released", task.worker, "its user was removed or changed")
+        else:
+            state.note(task, "session_lost", task.worker, task.attempts)
         state.leave(task)
         if is_early(task):
             fail(state, task, f"its worker {task.worker} was lost")
-        elif was_started:
+        elif charged:
             charge(state, task, None)
         else:
             if not (task.options or {}).get(_EARLY_ACK):

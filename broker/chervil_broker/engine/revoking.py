@@ -29,7 +29,7 @@ def revoke(state: State, session: int, request: int, ids: list[WireId], signal: 
     if unknown:
         for id_ in unknown:
             state.revoked_ids.add(id_, by)
-        state.record("remember_revoked", unknown)
+        state.effects.revoked_ids.append((by, unknown))
     state.effects.replies.append((session, Ok(request, len(over) + len(leased) + len(unknown))))
 
 
@@ -39,7 +39,6 @@ def _end(state: State, tasks: list[Task], by: str) -> None:
         state.vacate(task)
         state.finish(task, REVOKED, ending=ending)
     state.counters["revoked"] += len(tasks)
-    state.record("revoke", [task.id for task in tasks])
 
 
 def _ask(state: State, tasks: list[Task], wish: CalledOff) -> None:
@@ -48,7 +47,6 @@ def _ask(state: State, tasks: list[Task], wish: CalledOff) -> None:
         state.note(task, "revoke_asked", wish.by)
         unusual(task).called_off = wish
         cancels.setdefault(task.owner, []).append(task)
-    state.record("cancel", [task.id for task in tasks], wish.signal)
     for number, asked in cancels.items():
         # A session without a connection is told when it has said what it holds.
         if not state.sessions[number].suspended:

@@ -40,8 +40,6 @@ def reconcile(state: State, number: int, request: int, inventory: list[list[Any]
         else:
             held[task.id] = task
             _set_claimed(state, task, claims=claims)
-    if inventory or missing:
-        state.record("reconcile", number, inventory)
     session.leases = held
     for task in missing:
         state.note(task, "released", task.worker, "it never reached its worker")
@@ -63,18 +61,17 @@ def _set_claimed(state: State, task: Task, *, claims: bool) -> None:
     state.stages[stage] += 1
     task.stage = stage
     task.since = state.now
+    state.touch(task)
     if claims:
         state.note(task, "started", task.worker)
 
 
-def close(state: State, number: int) -> int:
-    """A session is over at once; returns how many leases go back."""
+def close(state: State, number: int, *, thrown_out: bool = False) -> int:
+    """A session is over at once; returns how many leases go back, uncharged if somebody wanted that."""
     session = state.sessions[number]
     _disconnect(state, session)
     leases = len(session.leases)
-    if leases:
-        state.record("close", number)
-        returning.give_back(state, session)
+    returning.give_back(state, session, thrown_out=thrown_out)
     del state.sessions[number]
     return leases
 

@@ -86,6 +86,8 @@ class EngineConfig:
     results_limit: int
     #: Tasks that are neither final nor dead letters; a publish over it is refused. None: as many as fit.
     tasks_limit: int | None = None
+    #: What to do where `memory_limit` is too little: which limit it is that holds is for others to know.
+    more_memory: str = "give the broker more memory (--max-memory)"
     #: Largest body that is taken, with its headers, in bytes.
     body_limit: int = BODY_DEFAULT
     #: Ids of forgotten tasks that are remembered, within a quarter of `results_limit`: 110 MB.
@@ -128,8 +130,6 @@ class State:
         self.now = 0
         self.wall = 0
         self.wall_ms = 0
-        #: Whether the records tell the present time yet.
-        self.ticked = False
         self.sequence = 0
         #: What tasks are charged that are not final, and dead letters.
         self.memory = 0
@@ -137,6 +137,8 @@ class State:
         self.closed = False
         #: Bytes of the task that was refused for want of room, while there is none for it.
         self.refused = 0
+        #: Why nothing is taken whatever room there is; None: it is taken.
+        self.refusal: str | None = None
         self.tasks: dict[WireId, Task] = {}
         self.queues: dict[str, Queue] = {}
         self.sessions: dict[int, Session] = {}
@@ -168,12 +170,9 @@ class State:
         self.granted: dict[int, list[Task]] = {}
         self.effects = Effects()
 
-    def record(self, *record: object) -> None:
-        """Adds a journal record, after the time if that has moved."""
-        if not self.ticked:
-            self.effects.records.append(("tick", self.now, self.wall))
-            self.ticked = True
-        self.effects.records.append(record)
+    def touch(self, task: Task) -> None:
+        """A task changed, and not in a way that `Effects` has a list of its own for."""
+        self.effects.changed[task] = None
 
     def queue_for(self, name: str) -> Queue:
         """The queue of that name, made on first use."""
@@ -275,6 +274,7 @@ class State:
         task.since = self.now
         task.owner = NOBODY
         self.stages[QUEUED] += 1
+        self.touch(task)
 
     def hold(self, task: Task, stage: int, due: int, wall: bool) -> None:
         """Keeps a task in SCHEDULED or RETRY until it is due."""
@@ -282,6 +282,7 @@ class State:
         task.since = self.now
         task.owner = NOBODY
         self.stages[stage] += 1
+        self.touch(task)
         self.queue_for(task.queue).scheduled += 1
         self.deadlines.hold(task, due, wall)
 
@@ -315,6 +316,7 @@ class State:
     def note(self, task: Task, event: str, *belongs: object) -> None:
         """Notes an event of a task that is not final, before what it changes is changed."""
         self.memory += note(task, self.wall_ms, event, *belongs)
+        self.touch(task)
 
     def finish(
         self,
@@ -327,7 +329,8 @@ class State:
         """Makes a task that has left its stage final; one that did not succeed has an ending.
 
         Whoever watches it is told, and its result is kept for as long as it asked. What may run again
-        keeps its body; dead letters keep everything until they are asked for.
+        keeps its body; dead letters keep everything until they are asked for. A SUCCESS is for the caller
+        to tell of, in `Effects.completed`.
         """
         freed = self.effects.freed
         self.memory -= task.overhead + task.size + task.result_size
@@ -348,6 +351,8 @@ class State:
             task.size = 0
             if options is not None:
                 task.shed_options()
+        else:
+            self.touch(task)
         task.stage = stage
         task.since = self.now
         task.ended = self.wall_ms
@@ -403,7 +408,7 @@ class State:
         if ids:
             self.forgotten.add(ids, self.now)
             self.counters["forgotten"] += len(ids)
-            self.record("forget", ids)
+            self.effects.forgotten.append((self.now, ids))
 
     def trim(self) -> None:
         """Drops results, records and dead letters that their budgets have no room for."""
@@ -413,9 +418,8 @@ class State:
         evicted, dropped = self.results.trim(self.effects.freed)
         for task in evicted:
             self._evict(task)
-        if evicted:
-            self.counters["evicted"] += len(evicted)
-            self.record("evict", [task.id for task in evicted])
+        self.counters["evicted"] += len(evicted)
+        self.effects.evicted += [task.id for task in evicted]
         self.forget(dropped)
 
     def _give_up(self, tasks: list[Task]) -> None:
@@ -427,8 +431,8 @@ class State:
             empty(task, self.effects.freed)
             self._evict(task)
             self.results.keep(task, self.now + keep_ms * MS)
+            self.touch(task)
         self.counters["dead_dropped"] += len(tasks)
-        self.record("give_up", [task.id for task in tasks])
         told = {"count": len(tasks), "limit": self.parked.limit}
         self.effects.events.append(("dead_dropped", told))
 

@@ -56,7 +56,8 @@ def report(state: State) -> dict[str, Any]:
             }
             for session in workers
         ],
-        "warnings": _warnings(listed),
+        "tasks_limit": state.config.tasks_limit,
+        "warnings": [*_limits(state), *_warnings(listed)],
     }
 
 
@@ -78,6 +79,12 @@ def _queue(state: State, queue: Queue) -> dict[str, Any]:
         "waiting_for": queue_waits_for(queue),
         "unknown_tasks": queue.unknown_names(NAMES_MAX) if queue.lines else [],
     }
+
+
+def _limits(state: State) -> list[str]:
+    if state.crowded_by(1):
+        return [f"this vhost holds its {state.config.tasks_limit} tasks (max_tasks): nothing more is stored"]
+    return []
 
 
 def _warnings(queues: list[dict[str, Any]]) -> list[str]:

@@ -110,7 +110,7 @@ class Unusual:
 class Task:
     """One task, from its publish until its result is forgotten.
 
-    27 slots and no dictionary: a million of them are held in memory. `queue` is a name and `owner` a
+    28 slots and no dictionary: a million of them are held in memory. `queue` is a name and `owner` a
     number, so that no task takes part in a reference cycle.
     """
 
@@ -120,6 +120,7 @@ class Task:
         "ended",
         "ending",
         "handle",
+        "home",
         "id",
         "kept",
         "lease",
@@ -202,6 +203,8 @@ class Task:
         self.result_size = 0
         #: Whether anybody was given the result.
         self.read = False
+        #: The number of the newest journal segment as its newest whole record was made; the journal's own.
+        self.home = 0
 
     def anew(self) -> "Task":
         """This task as another object, to run again.

@@ -97,6 +97,14 @@ class Deadlines:
         if times is not None and times.expires is not None and not times.expires_timer:
             times.expires_timer = self._add(task, times.expires, times.expires_wall)
 
+    def restore(self, task: Task, *, held: bool) -> None:
+        """Sets the timers of a task that has its times and no timer; `held`: until its due time."""
+        times = _times(task)
+        if held:
+            assert times.due is not None, "what is held is held until a time"
+            times.due_timer = self._add(task, times.due, times.due_wall)
+        self.rearm(task)
+
     def forget(self, task: Task) -> None:
         """Cancels whatever runs for a task that has become final."""
         times = task.times

@@ -45,9 +45,9 @@ def watch(state: State, session: int, request: int, ids: list[WireId]) -> None:
             weight += watch_bytes(id_)
     if not state.affords(weight):
         said = (
-            f"tasks, and those who wait for them, take {state.taken} of this broker's "
-            f"{state.config.memory_limit} bytes, and there is no room to wait for these; "
-            "wait for fewer tasks at a time, or raise its --max-memory"
+            f"tasks, and those who wait for them, take {state.taken} of their {state.config.memory_limit} "
+            "bytes, and there is no room to wait for these; wait for fewer tasks at a time, or "
+            f"{state.config.more_memory}"
         )
         state.effects.replies.append((session, Error(request, Code.FULL, said)))
         return

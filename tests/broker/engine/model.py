@@ -17,16 +17,19 @@ from chervil_broker.engine.charges import (
 )
 from chervil_broker.engine.completing import SENT_BACK_MAX_NS, SENT_BACK_NS
 from chervil_broker.engine.remembering import ID_BYTES, REVOKED_ID_BYTES
-from chervil_broker.engine.task import NO_HANDLE, TASK_OVERHEAD
+from chervil_broker.engine.task import NO_HANDLE, TASK_OVERHEAD, Task
 from tests.broker.engine.rig import MS, SECOND, Rig
 
 MEMORY_LIMIT = 40 * TASK_OVERHEAD
 RESULTS_LIMIT = 36 * TASK_OVERHEAD
 DEDUP_IDS = 20
 REVOKED_IDS = 3
+#: Fields of a task that no journal is told of: whether somebody was given the result, and the journal's own.
+PASSING = ("read", "home")
 INVENTORY = 5
 WAITING = (Stage.SCHEDULED, Stage.QUEUED, Stage.RETRY)
 HELD = (Stage.LEASED, Stage.STARTED)
+HELD_UNTIL = (Stage.SCHEDULED, Stage.RETRY)
 
 
 @dataclass
@@ -78,6 +81,22 @@ class Consumer:
         return task.queue in self.queues and (self.names is None or task.name in self.names)
 
 
+def everything(task):
+    """All that is kept of a task and outlives the broker, as values of its own."""
+    told = {slot: getattr(task, slot, None) for slot in Task.__slots__ if slot not in PASSING}
+    times, past = task.times, task.unusual
+    told["times"] = times and (times.due, times.due_wall, times.expires, times.expires_wall)
+    told["unusual"] = past and (
+        *past.events,
+        past.dropped,
+        past.bytes,
+        past.early,
+        past.called_off,
+        past.sent_back,
+    )
+    return told
+
+
 def revoked_bytes(id_):
     return REVOKED_ID_BYTES + text_bytes("publisher")
 
@@ -85,9 +104,11 @@ def revoked_bytes(id_):
 class Model:
     """What the engine should hold, and the moves of a task."""
 
+    RIG = Rig
+
     def __init__(self):
         super().__init__()
-        self.rig = Rig(
+        self.rig = self.RIG(
             MEMORY_LIMIT,
             RESULTS_LIMIT,
             dedup_ids=DEDUP_IDS,
@@ -107,6 +128,8 @@ class Model:
         self.pushed: list[str] = []
         self.order = 0
         self.published = 0
+        #: All tasks of the engine as they were at the last pump, by id.
+        self.shadow: dict[str, dict[str, object]] = {}
 
     def pick(self, number, *stages):
         """Some task that is in one of these stages, or None."""
@@ -236,47 +259,67 @@ class Model:
                 task.flagged = task.flagged or not task.options.get(12)
                 self.put_back(id_)
 
-    def record_expire(self, ids):
-        for id_ in ids:
-            assert self.tasks[id_].stage in WAITING
-            assert self.passed(self.tasks[id_].expires)
-            self.finish(id_, Stage.EXPIRED)
-
-    def record_due(self, ids):
+    def follow(self, effects):
+        """Does what the engine did by itself: timers fired, and what there was no room for went."""
+        real = {task.id: task for task in effects.changed}
+        for id_ in [id_ for id_, task in self.tasks.items() if task.stage in WAITING]:
+            if self.passed(self.tasks[id_].expires):
+                assert real[id_].ending.stage == Stage.EXPIRED
+                self.finish(id_, Stage.EXPIRED)
+        due = [id_ for id_, task in self.tasks.items() if task.stage in HELD_UNTIL and self.passed(task.due)]
         for wall in (False, True):
-            dues = [self.tasks[id_].due[0] for id_ in ids if self.tasks[id_].due[1] == wall]
-            assert dues == sorted(dues)
-        for id_ in ids:
-            assert self.passed(self.tasks[id_].due)
+            places = [(real[id_].sequence, self.tasks[id_]) for id_ in due if self.tasks[id_].due[1] == wall]
+            times = [task.due[0] for _, task in sorted(places, key=lambda place: place[0])]
+            assert times == sorted(times)
+        for id_ in sorted(due, key=lambda id_: real[id_].sequence):
             self.enqueue(self.tasks[id_])
+        parked = [
+            id_
+            for id_, task in self.tasks.items()
+            if task.stage is Stage.QUEUED and id_ in real and self.ended(real[id_]) == Stage.DEAD
+        ]
+        for id_ in sorted(parked, key=lambda id_: real[id_].sequence):
+            task = self.tasks[id_]
+            assert not any(consumer.takes(task) for consumer in self.consumers.values())
+            self.finish(id_, Stage.DEAD)
+        self.follow_evictions(effects)
 
-    def record_evict(self, ids):
-        for id_ in ids:
+    def ended(self, task):
+        return None if task.stage in (*WAITING, *HELD) or task.ending is None else task.ending.stage
+
+    def follow_evictions(self, effects):
+        parked = sorted((task.parked, id_) for id_, task in self.tasks.items() if task.stage is Stage.DEAD)
+        given_up = [id_ for _, id_ in parked if self.gave_up(effects, id_)]
+        assert given_up == [id_ for _, id_ in parked[: len(given_up)]], "the oldest go"
+        for id_ in effects.evicted:
             task = self.tasks[id_]
             assert task.stage in FINAL
             assert (task.result, task.body) != (None, NO_HANDLE)
+        for id_ in (*given_up, *effects.evicted):
+            task = self.tasks[id_]
             task.stage, task.result, task.body = Stage.EVICTED, None, NO_HANDLE
-
-    def record_forget(self, ids):
-        for id_ in ids:
+        for id_ in [id_ for _, ids in effects.forgotten for id_ in ids]:
             if id_ in self.told_forgotten:
                 self.told_forgotten.remove(id_)
             else:
                 assert self.forget(id_).stage in FINAL
 
-    def record_park(self, ids):
-        for id_ in ids:
-            task = self.tasks[id_]
-            assert task.stage is Stage.QUEUED
-            assert not any(consumer.takes(task) for consumer in self.consumers.values())
-            self.finish(id_, Stage.DEAD)
+    def gave_up(self, effects, id_):
+        return any(task.id == id_ and task.handle == NO_HANDLE for task in effects.changed)
 
-    def record_give_up(self, ids):
-        parked = sorted((task.parked, id_) for id_, task in self.tasks.items() if task.stage is Stage.DEAD)
-        assert ids == [id_ for _, id_ in parked[: len(ids)]], "the oldest go"
-        for id_ in ids:
-            task = self.tasks[id_]
-            task.stage, task.result, task.body = Stage.EVICTED, None, NO_HANDLE
+    def check_that_changes_are_told(self, effects):
+        """No task is another than at the last pump without a word of it."""
+        tasks = self.rig.engine._state.tasks
+        told = {*effects.changed}
+        for _, _, some in (*effects.published, *effects.completed):
+            told.update(some)
+        for _, some in effects.grants:
+            told.update(some)
+        ids = {*effects.evicted, *(id_ for _, some in effects.forgotten for id_ in some)}
+        before, self.shadow = self.shadow, {id_: everything(task) for id_, task in tasks.items()}
+        for id_ in (*before, *(id_ for id_ in tasks if id_ not in before)):
+            if before.get(id_) != self.shadow.get(id_):
+                assert id_ in ids or tasks[id_] in told, f"a change of {id_} is told nowhere"
 
     def check_grants(self, grants):
         granted_ids = {wire.id for _, tasks in grants for wire in tasks}

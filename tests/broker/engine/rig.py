@@ -10,6 +10,11 @@ HOUR = 3_600 * SECOND
 EPOCH = 1_700_000_000 * SECOND
 
 
+def changed(effects: Effects):
+    """Ids of the tasks that changed in a way that no other list of the effects tells."""
+    return [task.id for task in effects.changed]
+
+
 class Rig:
     """Commands with what a test does not care about filled in. `pump` checks what may never happen."""
 

@@ -3,7 +3,7 @@ import pytest
 from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
 from chervil_broker.engine.charges import options_bytes
 from chervil_broker.engine.task import EVENT_BYTES, TASK_OVERHEAD
-from tests.broker.engine.rig import MS, SECOND, Rig
+from tests.broker.engine.rig import MS, SECOND, Rig, changed
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def test_result_is_kept_and_the_body_only_of_what_may_run_again(rig, worker, out
     completed = rig.complete(worker, row, sequence=7)
     assert completed == (7, None)
     effects = rig.pump()
-    assert effects.records[-1] == ("complete", worker, 7, [row])
+    succeeded = [task] if stage == Stage.SUCCESS else []
+    assert effects.completed == [(worker, 7, succeeded)]
+    assert changed(effects) == ["a"] * (not succeeded)
     view = rig.view("a")
     assert (view.stage, view.handle, view.failure) == (stage, row[3], None)
     kept = [task.handle, row[3]] if stage == Stage.FAILURE else [row[3]]
@@ -62,7 +64,7 @@ def test_result_is_forgotten_when_its_time_has_come(rig, worker):
     rig.pump()
     assert rig.stage("a") == Stage.SUCCESS
     rig.advance(SECOND)
-    assert ("forget", ["a"]) in rig.pump().records
+    assert rig.pump().forgotten == [(rig.now, ["a"])]
     assert rig.view("a") == ("a", Stage.EVICTED, None, None, None, None)
     assert rig.live == {}
     assert rig.publish("a").exceptions[0][1] == "DUPLICATE"
@@ -100,11 +102,11 @@ def test_stale_completions_are_answered_counted_and_freed(rig, worker):
     assert completed.exceptions == [[0, 2], [1, 2]]
     effects = rig.pump()
     assert ("stale_completions", {"worker": "worker", "count": 2}) in effects.events
-    assert effects.records[-1] == ("complete", worker, 1, [rows[2]])
+    assert effects.completed == [(worker, 1, [held])]
     assert body[0] in effects.freed
     other = rig.worker("q")
     assert rig.succeed(other, task).exceptions == [[0, 2]]
-    assert rig.pump().records == []
+    assert rig.pump().completed == [(other, 1, [])], "the sequence counts"
     assert rig.stage("a") == Stage.LEASED
 
 
@@ -246,7 +248,7 @@ def test_lost_session_returns_its_leases_at_once_and_charges_what_ran(rig, worke
     rig.engine.started(worker, [["b", 1]], None)
     rig.engine.close(worker)
     effects = rig.pump()
-    assert effects.records[-1] == ("close", worker)
+    assert {*changed(effects)} == {"a", "b"}
     rig.worker("q", credit=9)
     assert [(task.id, task.lease, task.redelivered, task.attempts) for task in rig.lease()] == [
         ("a", 2, True, 0),
@@ -295,16 +297,16 @@ def test_results_over_their_budget_are_evicted_and_say_so():
     for task in rig.lease():
         rig.complete(worker, rig.outcome(task, Outcome.SUCCESS, size=7 * TASK_OVERHEAD))
     effects = rig.pump()
-    assert effects.records[-1] == ("evict", ["a"])
+    assert effects.evicted == ["a"]
     assert [rig.stage(id_) for id_ in "abc"] == [Stage.EVICTED, Stage.SUCCESS, Stage.SUCCESS]
     assert rig.engine.stats()["tasks"] == {"SUCCESS": 2, "EVICTED": 1}
 
 
-def test_records_over_their_budget_are_forgotten():
+def test_finished_tasks_over_their_budget_are_forgotten():
     rig = Rig(results_limit=4 * TASK_OVERHEAD)
     worker = rig.worker("q", credit=99)
     rig.publish(*"abcdef")
     for task in rig.lease():
         rig.complete(worker, rig.outcome(task, Outcome.SUCCESS, body=False))
-    assert rig.pump().records[-1] == ("forget", ["a", "b"])
+    assert rig.pump().forgotten == [(rig.now, ["a", "b"])]
     assert rig.stage("a") == Stage.EVICTED

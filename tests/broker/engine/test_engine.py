@@ -96,18 +96,17 @@ def test_same_commands_have_the_same_effects():
     assert story() == story()
 
 
-def test_time_is_recorded_once_before_what_happened_in_it():
+def test_each_publish_is_told_with_its_own_time_and_publisher():
     rig = Rig()
-    rig.engine.tick(rig.now, rig.wall)
     rig.publish("a")
     rig.publish("b")
-    rig.advance(5)
-    rig.advance(5)
-    rig.publish("c")
-    assert [record[0] for record in rig.pump().records] == ["tick", "publish", "publish", "tick", "publish"]
-    assert rig.pump().records == []
-    rig.publish("d")
-    assert [record[0] for record in rig.pump().records] == ["publish"]
+    rig.advance(5 * MS)
+    rig.publisher = rig.open("other")
+    rig.publish("c", "d")
+    told = [(since, origin, [task.id for task in tasks]) for since, origin, tasks in rig.pump().published]
+    before = rig.now - 5 * MS, ("publisher", rig.wall // MS - 5)
+    assert told == [(*before, ["a"]), (*before, ["b"]), (rig.now, ("other", rig.wall // MS), ["c", "d"])]
+    assert rig.pump().published == []
 
 
 def test_next_timer_tells_of_results_to_forget():
@@ -147,3 +146,35 @@ def test_leasing_touches_no_more_tasks_than_it_grants(ready):
     (level,) = rig.engine._state.queues["q"].order
     assert len(level.classes["add"].ready) == ready - 10
     assert len(level.heads) == 1
+
+
+def test_same_time_twice_changes_nothing():
+    rig = Rig()
+    rig.engine.tick(rig.now, rig.wall)
+    rig.publish("a")
+    assert rig.pump().published[0][:2] == (rig.now, ("publisher", rig.wall // MS))
+
+
+def test_newest_completion_of_a_session_is_told():
+    rig = Rig()
+    worker = rig.worker("q")
+    assert rig.engine.completed_up_to(worker) == 0
+    rig.complete(worker, sequence=7)
+    rig.complete(worker, sequence=5)
+    assert rig.engine.completed_up_to(worker) == 7
+
+
+def test_publishes_are_refused_for_a_reason_that_is_not_memory_until_it_is_gone():
+    rig = Rig()
+    rig.publish("a")
+    rig.engine.refuse_publishes("the disk is full")
+    confirm = rig.publish("a", rig.row("b", options={TaskOption.DELAY_MS.value: 5}), "c")
+    assert [row[1:] for row in confirm.exceptions] == [
+        ["DUPLICATE", "this id is known already; nothing was made"],
+        ["FULL", "the disk is full"],
+        ["FULL", "the disk is full"],
+    ]
+    assert (rig.engine.publishing_state, rig.engine.memory_short) == ("full", True)
+    rig.engine.refuse_publishes(None)
+    assert rig.publish("b").exceptions is None
+    assert (rig.engine.publishing_state, rig.engine.memory_short) == ("open", False)

@@ -3,7 +3,7 @@ import pytest
 from chervil.protocol import Outcome, Stage
 from chervil.protocol.messages import Ok
 from chervil_broker.engine.leasing import SLICE_MAX
-from tests.broker.engine.rig import SECOND, Rig
+from tests.broker.engine.rig import SECOND, Rig, changed
 
 
 def test_batch_goes_to_a_consumer_with_credit_in_order():
@@ -18,7 +18,7 @@ def test_batch_goes_to_a_consumer_with_credit_in_order():
         ("b", 1, False),
         ("c", 1, False),
     ]
-    assert effects.records[-1] == ("lease", worker, tasks)
+    assert changed(effects) == [], "the grant tells it"
     assert rig.pump().grants == []
 
 
@@ -188,7 +188,9 @@ def test_started_is_noted_once_and_only_for_the_lease_in_force():
     rows = [["a", 1], ["b", 7], ["c", 1]]
     rig.engine.started(worker, rows, None)
     rig.engine.started(worker, [["a", 1]], None)
-    assert [r for r in rig.pump().records if r[0] == "started"] == [("started", worker, [["a", 1]])]
+    assert changed(rig.pump()) == ["a"]
+    rig.engine.started(worker, [["a", 1]], None)
+    assert changed(rig.pump()) == []
     assert (rig.stage("a"), rig.stage("b")) == (Stage.STARTED, Stage.LEASED)
 
 
@@ -282,7 +284,7 @@ def test_claim_is_answered_and_what_is_not_in_force_cancelled_before():
     effects = rig.pump()
     assert effects.cancels == [(worker, [["b", 7, None], ["c", 1, None]])]
     assert effects.replies == [(worker, Ok(5, 1))]
-    assert effects.records == [("started", worker, [["a", 1, True]])]
+    assert changed(effects) == ["a"]
 
 
 def test_task_that_runs_may_be_claimed_early_later_and_once():
@@ -292,10 +294,10 @@ def test_task_that_runs_may_be_claimed_early_later_and_once():
     rig.pump()
     rig.engine.started(worker, [["a", 1]], None)
     rig.pump()
-    for expected in ([("started", worker, [["a", 1, True]])], []):
+    for expected in (["a"], []):
         rig.engine.started(worker, [["a", 1, True]], 5)
         effects = rig.pump()
-        assert (effects.replies, effects.records) == ([(worker, Ok(5, 1))], expected)
+        assert (effects.replies, changed(effects)) == ([(worker, Ok(5, 1))], expected)
 
 
 def test_early_claim_ends_when_the_task_succeeds():

@@ -7,7 +7,7 @@ from chervil_broker.engine.charges import FREE_BYTES
 from chervil_broker.engine.remembering import ID_BYTES, REVOKED_ID_BYTES, REVOKED_PART
 from chervil_broker.engine.subscriptions import MEMORY_PART
 from chervil_broker.engine.task import TASK_OVERHEAD
-from tests.broker.engine.rig import HOUR, Rig
+from tests.broker.engine.rig import HOUR, Rig, changed
 
 #: A task of 1,000 bytes in all.
 SIZE = 1000 - TASK_OVERHEAD
@@ -94,9 +94,9 @@ def test_results_over_a_smaller_limit_are_evicted_with_the_next_pump():
     rig.pump()
     results = rig.engine.stats()["memory"]["results"]
     rig.engine.set_limits(MUCH, results, None)
-    assert rig.pump().records == []
+    assert rig.pump().evicted == []
     rig.engine.set_limits(MUCH, results - 2 * 2000, None)
-    assert ("evict", ["t0", "t1"]) in rig.pump().records
+    assert rig.pump().evicted == ["t0", "t1"]
     memory = rig.engine.stats()["memory"]
     assert memory["results"] == memory["results_limit"] == results - 2 * 2000
 
@@ -110,7 +110,7 @@ def test_dead_letters_over_a_quarter_of_a_smaller_limit_are_given_up_oldest_firs
     dead = rig.engine.stats()["memory"]["dead"]
     rig.engine.set_limits(2 * dead, MUCH, None)
     assert rig.engine.stats()["memory"]["dead_limit"] == dead // 2
-    assert ("give_up", ["t0", "t1"]) in rig.pump().records
+    assert changed(rig.pump()) == ["t0", "t1"]
     assert [row["id"] for row in rig.engine.dead(None, 9)[0]] == ["t2", "t3"]
 
 

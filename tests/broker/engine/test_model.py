@@ -409,9 +409,7 @@ class EngineMachine(Model, RuleBasedStateMachine):
         assert sorted(effects.ended) == sorted(over)
         for session in effects.ended:
             self.end_session(session)
-        for record in effects.records:
-            if record[0] in ("due", "expire", "evict", "forget", "park", "give_up"):
-                getattr(self, f"record_{record[0]}")(record[1])
+        self.follow(effects)
         told = [(session, *row[:2]) for session, rows in effects.cancels for row in rows]
         assert sorted(told) == sorted(self.cancels)
         self.cancels = []
@@ -419,6 +417,7 @@ class EngineMachine(Model, RuleBasedStateMachine):
             assert not (task.stage in WAITING and self.passed(task.expires)), "should have expired"
             assert not (task.stage in (Stage.SCHEDULED, Stage.RETRY) and self.passed(task.due)), "is due"
         self.check_grants(effects.grants)
+        self.check_that_changes_are_told(effects)
         told = [view.id for _, request, views in effects.statuses if request is None for view in views]
         assert sorted(told) == sorted(self.pushed)
         self.pushed = []

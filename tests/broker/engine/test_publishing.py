@@ -3,15 +3,19 @@ import pytest
 from chervil.protocol import Outcome, RetryOption, Stage, TaskOption
 from chervil_broker.engine.publishing import LATER
 from chervil_broker.engine.task import TASK_OVERHEAD
-from tests.broker.engine.rig import MS, SECOND, Rig
+from tests.broker.engine.rig import MS, SECOND, Rig, changed
 
 
-def test_confirms_and_records_what_came():
+def test_confirms_and_tells_what_came():
     rig = Rig()
     rows = [rig.row("a"), rig.row("b", queue="other", priority=3)]
     confirm = rig.publish(*rows)
     assert (confirm.accepted, confirm.exceptions) == (2, None)
-    assert rig.pump().records == [("tick", rig.now, rig.wall), ("publish", rows)]
+    ((since, origin, tasks),) = rig.pump().published
+    assert (since, origin) == (rig.now, ("publisher", rig.wall // MS))
+    assert [(task.id, task.queue, task.handle) for task in tasks] == [
+        (row[0], row[2], row[5]) for row in rows
+    ]
     assert rig.engine.stats()["memory"]["bytes"] == 2 * (100 + TASK_OVERHEAD)
 
 
@@ -26,7 +30,7 @@ def test_known_id_is_a_duplicate_in_any_stage_and_in_one_batch():
     again = rig.publish("a")
     assert [row[:2] for row in again.exceptions] == [[0, "DUPLICATE"]]
     effects = rig.pump()
-    assert "publish" not in [record[0] for record in effects.records]
+    assert (effects.published, changed(effects)) == ([], [])
     assert len(rig.live) == 2  # the two results
     assert rig.engine.stats()["counters"]["duplicates"] == 2
 
@@ -106,7 +110,7 @@ def test_delay_runs_on_broker_time_and_due_time_on_the_wall_clock():
     rig.advance(SECOND, wall=-SECOND)
     effects = rig.pump()
     assert [task.id for _, tasks in effects.grants for task in tasks] == ["delayed"]
-    assert ("due", ["delayed"]) in effects.records
+    assert changed(effects) == ["delayed"]
 
 
 def test_due_task_goes_to_the_end():

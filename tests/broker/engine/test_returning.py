@@ -39,6 +39,18 @@ def test_cut_off_task_that_was_claimed_early_has_failed(rig, worker):
     assert (view.stage, view.failure) == (Stage.FAILURE, ("lost", "worker worker stopped while it ran"))
 
 
+def test_task_of_a_worker_that_was_thrown_out_comes_again_flagged_and_uncharged(rig, worker):
+    task = lease_one(rig)
+    rig.engine.started(worker, [["a", task.lease, False]], None)
+    assert rig.engine.close(worker, thrown_out=True) == 1
+    events = rig.engine.history("a")[0]["events"]
+    assert events[-1]["event"] == "released"
+    assert events[-1]["reason"] == "its user was removed or changed"
+    rig.worker("q", credit=2**63, name="other")
+    (task,) = rig.lease()
+    assert (task.redelivered, task.attempts, task.stage) == (True, 0, Stage.LEASED)
+
+
 def test_early_claim_that_was_not_begun_may_be_given_back_and_ends_with_its_lease(rig, worker):
     task = lease_one(rig)
     rig.engine.started(worker, [["a", 1, True]], None)

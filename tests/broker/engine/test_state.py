@@ -1,4 +1,4 @@
-"""The moves of a task, and the books that are kept of them: memory, stages, queues, records."""
+"""The moves of a task, and the books that are kept of them: memory, stages, queues."""
 
 import pytest
 
@@ -163,8 +163,7 @@ def test_final_task_is_kept_for_as_long_as_it_asked_and_for_a_day_otherwise(rig)
     rig.publish("day", rig.row("brief", options={TaskOption.RESULT_EXPIRES_MS.value: 60_000}))
     rig.succeed(worker, *rig.lease())
     rig.advance(62 * SECOND)
-    records = rig.pump().records
-    assert ("forget", ["brief"]) in records
+    assert rig.pump().forgotten == [(rig.now, ["brief"])]
     assert (rig.stage("day"), rig.stage("brief")) == (Stage.SUCCESS, Stage.EVICTED)
     rig.advance(23 * HOUR)
     rig.pump()
@@ -219,11 +218,11 @@ def test_result_evicted_for_room_is_booked_as_evicted():
     worker = rig.worker("q", credit=9)
     rig.publish("a")
     rig.complete(worker, rig.outcome(*rig.lease(), Outcome.SUCCESS, size=3 * TASK_OVERHEAD))
-    assert ("evict", ["a"]) in rig.pump().records
+    assert rig.pump().evicted == ["a"]
     assert rig.stage("a") == Stage.EVICTED
     assert staged(rig) == {Stage.EVICTED.value: 1}
     assert rig.engine._state.counters["evicted"] == 1
-    assert rig.pump().records == []
+    assert rig.pump().evicted == []
 
 
 def test_pump_fires_and_leases_for_each_reason_alone(rig):

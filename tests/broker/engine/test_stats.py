@@ -94,3 +94,13 @@ def test_row_of_a_queue_names_a_limited_number_of_unknown_tasks():
     rig.publish(*[rig.row(f"t{n}", name=f"name-{n}") for n in range(NAMES_MAX + 3)])
     (row,) = rig.engine.stats()["queues"]
     assert row["unknown_tasks"] == [f"name-{n}" for n in range(NAMES_MAX)]
+
+
+def test_report_says_when_the_limit_of_tasks_is_reached_and_what_it_is():
+    rig = Rig(tasks_limit=2)
+    said = "this vhost holds its 2 tasks (max_tasks): nothing more is stored"
+    rig.publish("a")
+    assert rig.engine.stats()["tasks_limit"] == 2
+    assert said not in rig.engine.stats()["warnings"]
+    rig.publish("b")
+    assert rig.engine.stats()["warnings"][0] == said

@@ -122,7 +122,7 @@ def test_asking_marks_a_result_as_read_so_that_it_goes_first():
     rig.view("b")
     rig.publish("c")
     rig.complete(worker, *[rig.outcome(task, Outcome.SUCCESS, size=40_000) for task in rig.lease()])
-    assert rig.pump().records[-1] == ("evict", ["b"])
+    assert rig.pump().evicted == ["b"]
 
 
 def test_watches_are_charged_until_they_end():
