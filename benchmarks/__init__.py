@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks --help`. Every figure stands beside the echo limit of its run."""
+"""Benchmarks: `python -m benchmarks --help`. Every figure stands beside the limits of its run."""

@@ -8,30 +8,40 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import tasks
 from chervil.address import BrokerURL, Found
 from chervil.client import Client
 
 #: How long a process may take to be there, and a measurement to finish, in seconds.
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 FINISH_SECONDS = 120.0
+
+#: What the broker keeps: nothing, or everything before it is confirmed (`--fsync always`).
+Durability = Literal["memory", "always"]
 
 
 class Stage:
-    """One broker, and workers when asked for; everything ends with `stage`."""
+    """One broker, and workers when asked for; everything ends with `Setting.stage`."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, broker: "subprocess.Popen[bytes]") -> None:
         self.folder = folder
         self.url = url
+        self.pid = broker.pid
+        self._broker = broker
         self.stamps = folder / "stamps"
-        self.stamps.mkdir()
+        self.stamps.mkdir(exist_ok=True)
         tasks.app.conf.broker_url = self.url
         self.client = Client(Found(BrokerURL.parse(self.url), "benchmark"), name="bench")
 
     def report(self) -> dict[str, Any]:
         return self.client.stats()
+
+    def kill(self) -> None:
+        """`kill -9`: the broker has no time for last words. What it kept is there for the next one."""
+        self._broker.kill()
+        self._broker.wait()
 
     @contextlib.contextmanager
     def worker(self, concurrency: int = 2, *flags: str) -> Iterator[None]:
@@ -50,15 +60,34 @@ class Stage:
             time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def stage(folder: Path, *flags: str) -> Iterator[Stage]:
-    """A fresh broker in memory mode on loopback TCP, as it is by default."""
-    folder.mkdir()
-    os.environ["XDG_STATE_HOME"] = str(folder)
-    log = folder / "broker.log"
-    command = [sys.executable, "-m", "chervil_broker", "--bind", "127.0.0.1:0", "--memory", *flags]
-    with _process(command, dict(os.environ), log):
-        yield Stage(folder, _url_said_in(log))
+class Setting:
+    """Where a figure is taken: a folder of its own on a disk, and what its broker keeps."""
+
+    def __init__(self, folder: Path, durability: Durability) -> None:
+        self.folder = folder
+        self.durability: Durability = durability
+        #: What the broker said of itself when the figure was taken (STATS).
+        self.report: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Stage]:
+        """A broker on loopback TCP, as by default. After one that was killed it has what that one kept."""
+        self.folder.mkdir(exist_ok=True)
+        os.environ["XDG_STATE_HOME"] = str(self.folder)
+        log = self.folder / "broker.log"
+        log.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "chervil_broker", "--bind", "127.0.0.1:0"]
+        # Nothing of this rests on a default: tables say what they compare.
+        if self.durability == "memory":
+            command += ["--memory"]
+        else:
+            command += ["--data", str(self.folder / "data"), "--fsync", self.durability]
+        with _process(command, dict(os.environ), log) as broker:
+            here = Stage(self.folder, _url_said_in(log), broker)
+            yield here
+            if broker.poll() is None:
+                self.report = here.report()
+            here.client.close()
 
 
 def _url_said_in(log: Path) -> str:
@@ -72,11 +101,13 @@ def _url_said_in(log: Path) -> str:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+def _process(
+    command: list[str], environment: dict[str, str], log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        started = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
-        yield
+        yield started
     finally:
-        process.terminate()
-        process.wait(START_SECONDS)
+        started.terminate()
+        started.wait(START_SECONDS)
