@@ -16,6 +16,7 @@ first line; so I3 counts unflagged starts and never compares their times.
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tests.faults.history import Final, Given, History, Meaning, Publication, Start, Told
@@ -64,12 +65,15 @@ class _Check:
             id_: sorted(rerun.at for rerun in reruns) for id_, reruns in _by_id(history.reruns).items()
         }
         self._last_sign = self._last_signs()
-        self._died_at = {death.pid: death.at for death in history.deaths}
+        self._died_at: dict[int, list[int]] = defaultdict(list)
+        for death in history.deaths:
+            self._died_at[death.pid].append(death.at)
 
     def verdict(self) -> Verdict:
         verdict = self._verdict
         verdict.told.update(publication.told.value for publication in self._history.publications)
         verdict.starts = len(self._history.starts)
+        verdict.flagged = sum(start.redelivered for start in self._history.starts)
         verdict.ran = len(self._starts)
         verdict.waited = len(self._history.given)
         for id_, publications in self._publications.items():
@@ -95,6 +99,8 @@ class _Check:
         self._verdict.stages[stage] += 1
         confirmed = [publication for publication in publications if publication.told in CONFIRMED]
         if confirmed:
+            self._verdict.confirmed += 1
+            self._verdict.completed += stage in FINAL
             self._kept(id_, stage, confirmed[0])
         truths = _may_have_made_it(publications)
         if not truths:
@@ -156,7 +162,8 @@ class _Check:
                     self._breach(Invariant.NOTHING_DOUBLED, run.id, f"is two tasks: {same}")
             elif once and len(same) > 1:
                 self._breach(Invariant.REPEATS_FLAGGED, run.id, f"at most once, and started again: {same}")
-            self._verdict.repeats.update(self._cause(start) for start in same[:-1])
+            for start, following in pairwise(same):
+                self._repeated(start, following)
 
     def _came_of_it(
         self, said: Final | Given, who: str, truths: list[Publication], publications: list[Publication]
@@ -207,13 +214,33 @@ class _Check:
     def _reruns_before(self, start: Start) -> int:
         return bisect_right(self._rerun_at.get(start.id, []), start.at)
 
-    def _cause(self, start: Start) -> Repeat:
+    def _repeated(self, start: Start, following: Start) -> None:
+        cause = self._cause(start, following)
+        self._verdict.repeats[cause] += 1
+        if cause is not Repeat.DEATH:
+            ended = self._ends.get((start.id, start.retries, start.pid))
+            kills, cuts = (
+                [at for at in times if start.at <= at <= following.at]
+                for times in (self._history.broker_kills, self._history.cuts)
+            )
+            self._verdict.ran_twice.append(
+                f"{start.id} ran twice {cause}: {start}, {ended}, {following}; between them brokers killed "
+                f"{kills}, connections cut {cuts}"
+            )
+
+    def _cause(self, start: Start, following: Start) -> Repeat:
         """Why the run of this start did not count, from what became of its process."""
         ended = self._ends.get((start.id, start.retries, start.pid))
         if ended is None or self._last_sign[start.pid] <= ended.at:
             return Repeat.DEATH
-        died_at = self._died_at.get(start.pid)
-        return Repeat.DEATH if died_at is not None and died_at <= ended.at + self._death_slack else Repeat.CUT
+        died_at = self._died_at.get(start.pid, [])
+        if any(start.at <= at <= ended.at + self._death_slack for at in died_at):
+            return Repeat.DEATH
+        if any(start.at <= at <= following.at for at in self._history.cuts):
+            return Repeat.CUT
+        if any(start.at <= at <= following.at for at in self._history.broker_kills):
+            return Repeat.BROKER
+        return Repeat.NOTHING
 
     def _last_signs(self) -> dict[int, int]:
         signs: dict[int, int] = defaultdict(int)

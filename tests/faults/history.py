@@ -87,7 +87,7 @@ class Rerun(NamedTuple):
 
 
 class Death(NamedTuple):
-    """A process that runs tasks was killed."""
+    """A process that runs tasks was killed, or was seen to be gone."""
 
     pid: int
     at: int
@@ -118,6 +118,9 @@ class History:
     given: list[Given] = field(default_factory=list)
     reruns: list[Rerun] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
+    #: When the broker was killed, and when connections of workers were cut, stalled or refused.
+    broker_kills: list[int] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
     #: Tasks that the broker says it knows in all, where it was asked.
     known: int | None = None
 
@@ -130,3 +133,5 @@ class History:
         self.given += other.given
         self.reruns += other.reruns
         self.deaths += other.deaths
+        self.broker_kills += other.broker_kills
+        self.cuts += other.cuts

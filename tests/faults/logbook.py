@@ -1,4 +1,4 @@
-"""Records on disk: one JSON line each, written with one write() to a file that its process has for itself.
+"""Records on disk: JSON lines, those of one call written with one write() to a file of its process alone.
 
 A line that is there was written before what it tells went on; one that a kill cut short is the last of its
 file, and what it would have told did not happen.
@@ -7,6 +7,7 @@ file, and what it would have told did not happen.
 import json
 import os
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,22 @@ class Logbook:
     def end(self, id_: str, retries: int, how: str = "returned") -> None:
         self._write("end", id_, retries, how)
 
-    def publish(self, id_: str, task: str, arguments: list[Any]) -> int:
-        """Before anything is sent; the number for `told`."""
+    def publish(self, calls: list[tuple[str, str, list[Any]]]) -> int:
+        """Notes (id, task, arguments) of each before anything is sent; the number of the first for `told`."""
         self._open()
-        self._number += 1
-        self._write("publish", self._number, id_, task, arguments)
-        return self._number
+        first = self._number + 1
+        self._number += len(calls)
+        self._write_all([["publish", number, *call] for number, call in enumerate(calls, first)])
+        return first
 
-    def told(self, number: int, told: Told) -> None:
-        self._write("told", number, told)
+    def told(self, first: int, told: list[Told]) -> None:
+        """What was said of the publications from the number `first` on."""
+        lines: list[list[Any]] = []
+        for answer, same in groupby(told):
+            count = len(list(same))
+            lines.append(["told", first, count, answer])
+            first += count
+        self._write_all(lines)
 
     def given(self, id_: str, stage: str, value: Any) -> None:
         self._write("given", id_, stage, value)
@@ -48,8 +56,12 @@ class Logbook:
         self._write("rerun", id_)
 
     def _write(self, *fields: Any) -> None:
+        self._write_all([list(fields)])
+
+    def _write_all(self, lines: list[list[Any]]) -> None:
         self._open()
-        os.write(self._file, json.dumps([time.monotonic_ns(), *fields]).encode() + b"\n")
+        now = time.monotonic_ns()
+        os.write(self._file, b"".join(json.dumps([now, *fields]).encode() + b"\n" for fields in lines))
 
     def _open(self) -> None:
         """A forked child has a file of its own, so that nobody ever shares a position or a number."""
@@ -87,8 +99,9 @@ def read(path: Path) -> History:
                 number, id_, task, arguments = fields
                 publications[number] = Publication(id_, task, arguments, at, by=f"{name} (pid {pid})")
             case "told":
-                number, told = fields
-                publications[number] = publications[number]._replace(told=Told(told), told_at=at)
+                first, count, told = fields
+                for number in range(first, first + count):
+                    publications[number] = publications[number]._replace(told=Told(told), told_at=at)
             case "given":
                 history.given.append(Given(*fields, at))
             case "rerun":

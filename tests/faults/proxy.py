@@ -9,6 +9,7 @@ import contextlib
 import random
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from enum import Enum
@@ -49,8 +50,9 @@ class _Pair:
         for end in self.ends:
             sock = end.get_extra_info("socket")
             if reset and sock is not None and sock.family != socket.AF_UNIX:
-                # Linger of zero seconds: the kernel sends RST and drops what is under way.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                with contextlib.suppress(OSError):  # this end is closed already
+                    # Linger of zero seconds: the kernel sends RST and drops what is under way.
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             end.transport.abort()
 
 
@@ -64,6 +66,8 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._server: asyncio.Server | None = None
+        #: Holds a TCP port for as long as nobody listens there: another process may not have it then.
+        self._place: socket.socket | None = None
         self._pairs: list[_Pair] = []
         self._delay = 0.0
         self._timers: set[asyncio.TimerHandle] = set()
@@ -71,6 +75,8 @@ class Proxy:
         #: What was done: "cut", "cut mid-frame", "stalled", "refused", the "connections" that came, and the
         #: reads of stalled ones that were "swallowed".
         self.counts: Counter[str] = Counter()
+        #: When it has ended or stalled connections, or taken none, in nanoseconds of the monotonic clock.
+        self.disturbed_at: list[int] = []
         self._thread.start()
         self._wait(self._open())
 
@@ -117,6 +123,7 @@ class Proxy:
             stalled = [pair for pair in self._pairs if pair.stalled]
             for pair in stalled:
                 pair.cut(reset=True)
+            self._disturbed()
             return len(stalled)
 
         return self._call(cut)
@@ -148,10 +155,12 @@ class Proxy:
         if isinstance(self._listen, str):
             self._server = await asyncio.start_unix_server(self._accepted, self._listen)
         else:
-            host, port = self._listen
-            self._server = await asyncio.start_server(self._accepted, host, port)
-            # The port that was drawn is kept when it listens again after a refusal.
-            self._listen = (host, self._server.sockets[0].getsockname()[1])
+            if self._place is None:
+                self._place = socket.socket()
+                self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._place.bind(self._listen)
+                self._listen = self._place.getsockname()
+            self._server = await asyncio.start_server(self._accepted, *self._listen)
 
     async def _close(self) -> None:
         for timer in self._timers:
@@ -162,6 +171,8 @@ class Proxy:
             pair.cut(reset=False)
         if self._handlers:
             await asyncio.wait(self._handlers, timeout=CALL_SECONDS)
+        if self._place is not None:
+            self._place.close()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counts["connections"] += 1
@@ -204,6 +215,7 @@ class Proxy:
                 out.write(data)
                 await out.drain()
                 if pair.left == 0:
+                    self._disturbed()
                     break
         if direction in pair.stalled:
             # The end of a half-open connection is not heard of either, until both sides have given up.
@@ -221,6 +233,7 @@ class Proxy:
             pairs = [self._random.choice(pairs)]
         for pair in pairs:
             do(pair)
+        self._disturbed()
         self.counts[what] += len(pairs)
         return len(pairs)
 
@@ -228,6 +241,7 @@ class Proxy:
         if self._server is None:
             return  # refusing already
         self.counts["refused"] += 1
+        self._disturbed()
         self._server.close()
         self._server = None
 
@@ -239,6 +253,9 @@ class Proxy:
 
         timer = self._loop.call_later(seconds, again)
         self._timers.add(timer)
+
+    def _disturbed(self) -> None:
+        self.disturbed_at.append(time.monotonic_ns())
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(CALL_SECONDS)

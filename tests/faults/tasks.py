@@ -84,15 +84,15 @@ def publishes(self: Task, x: int) -> int:
     """Publishes another one from inside, and does not mind when it is refused or not confirmed."""
     begin(self, x)
     id_ = child_id(self.request.id)
-    number = book().publish(id_, "short", [x + 1])
+    number = book().publish([(id_, "short", [x + 1])])
     try:
         short.apply_async((x + 1,), task_id=id_)
     except (PublishRefused, OperationalError):
-        book().told(number, Told.REFUSED)
+        book().told(number, [Told.REFUSED])
     except PublishUnconfirmed:
-        book().told(number, Told.UNCONFIRMED)
+        book().told(number, [Told.UNCONFIRMED])
     else:
-        book().told(number, Told.CONFIRMED)
+        book().told(number, [Told.CONFIRMED])
     finish(self)
     return 2 * x
 
@@ -131,9 +131,9 @@ def fells(self: Task, x: int) -> None:
     signal.pause()
 
 
-#: Task -> how often it is drawn, of 1000.
+#: Task -> how often it is drawn, of 10,000.
 SHARES = {
-    "short": 695, "longer": 60, "retries": 100, "publishes": 95, "once": 40, "dies": 6, "poison": 3, "fells": 1,
+    "short": 9419, "longer": 100, "retries": 200, "publishes": 190, "once": 70, "dies": 15, "poison": 5, "fells": 1,
 }  # fmt: skip
 _DEADLY = frozenset({"poison", "fells"})
 

@@ -95,7 +95,7 @@ def test_unconfirmed_id_may_be_unknown_or_there():
 def test_confirmed_id_that_is_still_held_is_not_lost():
     verdict = check(History([published()], finals=[final(stage="QUEUED", value=None)]), meaning)
     assert verdict.ok
-    assert verdict.held == 1
+    assert (verdict.held, verdict.confirmed, verdict.completed) == (1, 1, 0)
 
 
 def test_waiter_told_that_a_confirmed_id_is_unknown_is_a_loss():
@@ -212,22 +212,55 @@ def test_task_of_at_most_once_must_not_start_again_even_flagged():
     ("rest", "deaths", "cause"),
     [
         ([], [], Repeat.DEATH),
-        ([started("b", pid=7, at=60)], [], Repeat.CUT),
+        ([started("b", pid=7, at=60)], [], Repeat.NOTHING),
         ([started("b", pid=7, at=31)], [Death(7, 33)], Repeat.DEATH),
-        ([started("b", pid=7, at=60)], [Death(7, 90)], Repeat.CUT),
+        ([started("b", pid=7, at=60)], [Death(7, 90)], Repeat.NOTHING),
     ],
 )
 def test_repeats_are_counted_by_what_became_of_the_first_process(rest, deaths, cause):
-    twice = history(
+    twice = lived_on(rest, deaths=deaths)
+    verdict = check(twice, meaning, death_slack=5)
+    assert verdict.ok
+    assert verdict.repeats == {cause: 1}
+    assert len(verdict.ran_twice) == (cause is not Repeat.DEATH)
+
+
+@pytest.mark.parametrize(
+    ("kills", "cuts", "cause"),
+    [
+        ([], [30], Repeat.CUT),
+        ([30], [31], Repeat.CUT),
+        ([30], [], Repeat.BROKER),
+        ([30], [19, 41], Repeat.BROKER),
+        ([19, 41], [19, 41], Repeat.NOTHING),
+    ],
+)
+def test_repeats_whose_process_lived_on_are_told_with_what_was_done_in_between(kills, cuts, cause):
+    verdict = check(lived_on([started("b", pid=7, at=60)], broker_kills=kills, cuts=cuts), meaning)
+    assert verdict.ok
+    assert verdict.repeats == {cause: 1}
+    (text,) = verdict.ran_twice
+    assert f"a ran twice {cause}" in text
+    assert f"brokers killed {[at for at in kills if at == 30]}" in text
+    assert text in verdict.text()
+
+
+def test_starts_that_were_flagged_are_counted():
+    verdict = check(lived_on([]), meaning)
+    assert (verdict.starts, verdict.flagged) == (2, 1)
+    assert "confirmed 2, completed 2, redelivered 1, lost 0" in verdict.text()
+    assert "repeated 1: after a death 1, after a cut 0, after a broker kill 0" in verdict.text()
+
+
+def lived_on(rest: list[Start], **parts: list) -> History:
+    """A task that was started at 20 and at 40, and another one with these starts."""
+    return history(
         publications=[published(), published("b")],
         starts=[started(), started(flagged=True, pid=8, at=40), *rest],
         ends=[ended(), ended(pid=8, at=45), ended("b", pid=9, at=61)],
         finals=[final(), final("b")],
-        deaths=deaths,
+        **parts,
     )
-    verdict = check(twice, meaning, death_slack=5)
-    assert verdict.ok
-    assert verdict.repeats == {cause: 1}
 
 
 def test_process_that_died_in_the_body_explains_a_repeat():

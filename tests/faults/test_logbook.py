@@ -8,8 +8,8 @@ from tests.faults.logbook import Logbook, read_folder
 
 def test_records_come_back_in_the_order_of_their_times(tmp_path):
     book = Logbook(tmp_path, "p1")
-    first = book.publish("a", "twice", [1])
-    book.told(first, Told.CONFIRMED)
+    first = book.publish([("a", "twice", [1])])
+    book.told(first, [Told.CONFIRMED])
     book.start("a", "twice", [1], redelivered=True, attempts=2, retries=3)
     book.end("a", 3)
     book.given("a", "SUCCESS", {"x": 1})
@@ -32,10 +32,22 @@ def test_records_come_back_in_the_order_of_their_times(tmp_path):
 
 
 def test_publisher_that_was_told_nothing_leaves_an_unconfirmed_publication(tmp_path):
-    Logbook(tmp_path, "p1").publish("a", "twice", [1])
+    Logbook(tmp_path, "p1").publish([("a", "twice", [1])])
     (publication,) = read_folder(tmp_path).publications
     assert publication.told is Told.UNCONFIRMED
     assert publication.told_at is None
+
+
+def test_each_publication_of_a_batch_has_what_was_said_of_it(tmp_path):
+    book = Logbook(tmp_path, "p1")
+    book.publish([("a", "twice", [1])])
+    first = book.publish([(id_, "twice", [2]) for id_ in "bcdef"])
+    told = [Told.CONFIRMED, Told.CONFIRMED, Told.REFUSED, Told.UNCONFIRMED, Told.CONFIRMED]
+    book.told(first, told)
+    assert [(each.id, each.told) for each in read_folder(tmp_path).publications] == [
+        ("a", Told.UNCONFIRMED),
+        *zip("bcdef", told, strict=True),
+    ]
 
 
 def test_line_cut_short_by_a_kill_did_not_happen(tmp_path):

@@ -128,6 +128,20 @@ def test_cut_resets_both_sides_at_once(client, proxy, server):
     assert proxy.counts["cut"] == 1
 
 
+def test_what_was_done_is_noted_with_its_time(client, proxy):
+    before = time.monotonic_ns()
+    proxy.cut_after(3)
+    client.sendall(b"12345")
+    assert receive(client, 5) != b"12345"
+    proxy.stall()
+    proxy.cut_stalled()
+    proxy.refuse(0.01)
+    times = proxy.disturbed_at
+    assert len(times) == 5
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= time.monotonic_ns()
+
+
 def test_cut_without_a_reset_is_an_end_of_file(client, proxy):
     proxy.cut(reset=False)
     assert client.recv(1) == b""
@@ -176,6 +190,15 @@ def test_client_that_leaves_a_stalled_connection_is_not_noticed_until_it_is_cut(
     assert server.ended.wait(SECONDS)
 
 
+def test_connection_that_its_client_has_reset_is_cut_as_well(client, proxy, server):
+    proxy.stall()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    until(lambda: proxy._pairs[0].unheard, "the reset has come")
+    assert proxy.cut() == 1
+    assert server.ended.wait(SECONDS)
+
+
 def test_end_of_the_way_that_is_not_stalled_passes(client, proxy, server):
     proxy.stall(Direction.TO_CLIENT)
     client.close()
@@ -211,14 +234,21 @@ def test_delay_holds_what_passes(client, proxy):
 
 
 def test_refused_connections_are_taken_again_at_the_same_address_later(client, proxy):
-    proxy.refuse(1)
-    proxy.refuse(1)
+    proxy.refuse(2)
+    proxy.refuse(2)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(proxy.address, timeout=SECONDS)
     client.sendall(b"still here")
     assert receive(client, 10) == b"still here"
     until(lambda: answers(proxy), "it takes connections again")
     assert proxy.counts["refused"] == 1
+
+
+def test_port_is_nobody_elses_while_connections_are_refused(proxy):
+    proxy.refuse(1)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(proxy.address)
+    until(lambda: answers(proxy), "it takes connections again")
 
 
 def test_client_is_hung_up_on_when_no_server_is_there(tmp_path):

@@ -1,4 +1,4 @@
-"""`chervil demo`: a broker and a worker of its own, real tasks, and a figure."""
+"""`chervil demo`: a broker and a worker of its own, real tasks, and a figure; or kills, and a count."""
 
 import contextlib
 import json
@@ -7,9 +7,7 @@ import shutil
 import signal
 import sys
 import sysconfig
-import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -17,17 +15,10 @@ from typing import Any, NoReturn
 
 import click
 
-from chervil.address import BrokerURL, Found
 from chervil.cli import demo_tasks, exits
 from chervil.cli.common import Common, common_of
-from chervil.cli.processes import (
-    STOP_SECONDS,
-    Child,
-    Events,
-    broker_command,
-    wait_until_listening,
-    worker_command,
-)
+from chervil.cli.daemons import SLOTS, Daemons
+from chervil.cli.demo_kill import kill_and_count
 from chervil.cli.terminal import table
 from chervil.cli.watch import source_files
 from chervil.client import Status
@@ -38,9 +29,6 @@ from chervil.serialization import decode
 #: The second part's tasks: enough that starting and stopping do not show in the figure.
 NOTHINGS = 20_000
 
-#: The worker's child processes: with one, nothing would be seen to run side by side.
-SLOTS = 2
-
 #: How many functions are shown.
 SHOWN = 10
 
@@ -49,9 +37,6 @@ PATIENCE = 20.0
 
 #: Tasks waited for at once: few enough that the progress line moves, many enough to cost nothing.
 _AT_ONCE = 20
-
-#: Output lines of broker and worker that are kept, to be shown if something goes wrong.
-_LINES_KEPT = 40
 
 _NEXT = """
 Next, your own. Put this into tasks.py:
@@ -74,19 +59,27 @@ And from another terminal, where this prints 5:
 
 
 @click.command(short_help="See it work: real tasks, nothing to set up.")
+@click.option("--kill", is_flag=True, help="Kill broker and worker again and again, and count what is lost.")
 @click.pass_context
-def demo(ctx: click.Context) -> int:
+def demo(ctx: click.Context, kill: bool) -> int:
     """See it work. Starts a broker and a worker, parses Python's standard library as tasks and shows its
     longest functions, then measures how many tasks a second go through.
+
+    With --kill, tasks are published while the broker, the worker and its processes are killed and started
+    again; then it is counted what was confirmed, completed, lost and run twice. Ends with 1 if anything was
+    lost.
 
     Needs no app, no file and no setting, takes some seconds and leaves nothing behind.
 
     \b
-    Example:
+    Examples:
       chervil demo
+      chervil demo --kill
     """
     common = common_of(ctx)
-    with _ends_like_ctrl_c(), _Daemons() as daemons:
+    if kill:
+        return _kill(common)
+    with _ends_like_ctrl_c(), Daemons() as daemons:
         show = _Show(common, daemons)
         parsed = show.parse_the_standard_library()
         measured = show.measure()
@@ -97,60 +90,20 @@ def demo(ctx: click.Context) -> int:
     return exits.OK
 
 
-class _Daemons:
-    """A broker and a worker in a temporary folder; both are gone, and the folder too, when it is left."""
-
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="chervil-demo-"))
-        self._socket = self._folder / "broker.sock"
-        self._children: list[Child] = []
-        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
-
-    def __enter__(self) -> "_Daemons":
-        try:
-            broker = self._start("broker", broker_command(self._socket))
-            if not wait_until_listening(broker, self._socket):
-                self.give_up("the broker does not answer")
-            url = BrokerURL("chervil+unix", path=str(self._socket))
-            demo_tasks.app.use_broker(Found(url, "chervil demo"))
-            self._start("worker", worker_command(demo_tasks.__name__, str(url), "-c", str(SLOTS)))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        demo_tasks.app.close()
-        for child in reversed(self._children):
-            child.stop(STOP_SECONDS)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def check(self) -> None:
-        """Gives up if one of them is gone."""
-        for child in self._children:
-            if not child.running:
-                self.give_up(f"the {child.name} is gone")
-
-    def give_up(self, why: str) -> NoReturn:
-        lines = "\n".join(self._lines)
-        raise click.ClickException(
-            f"the demo does not work here: {why}. What broker and worker said:\n{lines}"
-        )
-
-    def _start(self, name: str, command: list[str]) -> Child:
-        # Nothing waits for events here: who is gone is noticed when results stay out.
-        child = Child(name, command, self._folder, Events(), self._keep)
-        self._children.append(child)
-        return child
-
-    def _keep(self, name: str, line: str) -> None:
-        self._lines.append(f"{name} | {line}")
+def _kill(common: Common) -> int:
+    with _ends_like_ctrl_c(), Daemons(durable=True) as daemons:
+        tally = kill_and_count(daemons, lambda text: None if common.json else click.echo(text))
+    if common.json:
+        click.echo(json.dumps(tally.figures()))
+    else:
+        click.echo(tally.text())
+    return exits.OK if tally.holds else exits.TASK_FAILED
 
 
 class _Show:
     """The two parts of the demo; each prints as it goes and returns its figures."""
 
-    def __init__(self, common: Common, daemons: _Daemons) -> None:
+    def __init__(self, common: Common, daemons: Daemons) -> None:
         self._silent = common.json
         self._live = sys.stderr.isatty() and not (common.quiet or common.json)
         self._daemons = daemons

@@ -168,9 +168,10 @@ class Child:
         self._events.put(Ended(self, code))
 
 
-def broker_command(path: Path) -> list[str]:
-    """How to start a broker that keeps everything in memory and listens on a Unix socket."""
-    return [sys.executable, "-m", "chervil_broker", "--unix", str(path), "--memory"]
+def broker_command(path: Path, data: Path | None = None) -> list[str]:
+    """How to start a broker that listens on a Unix socket; without a `data` folder all is in memory."""
+    kept = ["--memory"] if data is None else ["--data", str(data)]
+    return [sys.executable, "-m", "chervil_broker", "--unix", str(path), *kept]
 
 
 def worker_command(app: str, url: str, *options: str) -> list[str]:

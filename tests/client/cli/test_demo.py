@@ -1,5 +1,7 @@
 """`chervil demo`: what it shows, and that it leaves nothing behind when something goes wrong."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +14,10 @@ from typing import cast
 import click
 import pytest
 
-from chervil.cli import demo, demo_tasks
+from chervil.cli import daemons, demo, demo_tasks
 from chervil.cli.common import Common
 from chervil.cli.demo import library_files
+from chervil.cli.demo_kill import Tally
 from chervil.exceptions import OperationalError
 from tests.client.cli.conftest import Ran
 
@@ -56,6 +59,12 @@ def test_functions_are_counted_and_the_longest_named(tmp_path: Path) -> None:
     assert demo_tasks.nothing() is None
 
 
+def test_a_note_says_who_wrote_it_and_whether_it_may_be_the_second(tmp_path: Path) -> None:
+    demo_tasks.note(str(tmp_path / "notes"), 7)
+    demo_tasks.note.apply((str(tmp_path / "notes"), 8))
+    assert (tmp_path / "notes").read_text() == f"7 {os.getpid()} 0\n8 {os.getpid()} 0\n"
+
+
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An environment's bin folder below the working folder, which is not on the PATH."""
@@ -87,7 +96,9 @@ def test_a_broker_that_does_not_start_is_shown_with_its_lines(
     chervil: Callable[..., Ran], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        demo, "broker_command", lambda path: [sys.executable, "-c", "print('no room'); raise SystemExit(3)"]
+        daemons,
+        "broker_command",
+        lambda *args: [sys.executable, "-c", "print('no room'); raise SystemExit(3)"],
     )
     ran = chervil("demo")
     assert ran.code == 1
@@ -101,7 +112,9 @@ def test_a_worker_that_dies_is_shown_with_its_lines(
     chervil: Callable[..., Ran], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        demo, "worker_command", lambda *args: [sys.executable, "-c", "print('no hands'); raise SystemExit(3)"]
+        daemons,
+        "worker_command",
+        lambda *args: [sys.executable, "-c", "print('no hands'); raise SystemExit(3)"],
     )
     ran = chervil("demo")
     assert ran.code == 1
@@ -124,7 +137,7 @@ def test_a_broker_lost_while_waiting_is_told_by_its_end_where_it_ended(
             raise OperationalError("lost the broker")
 
     monkeypatch.setattr(demo_tasks, "app", SimpleNamespace(client=Client()))
-    show = demo._Show(Common(), cast("demo._Daemons", Daemons()))
+    show = demo._Show(Common(), cast("daemons.Daemons", Daemons()))
     with pytest.raises(click.ClickException if gone else OperationalError):
         next(show._statuses(["a"], "tasks done"))
 
@@ -135,7 +148,7 @@ def test_a_worker_that_does_nothing_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(demo, "PATIENCE", 0.5)
     monkeypatch.setattr(
-        demo, "worker_command", lambda *args: [sys.executable, "-c", "import signal; signal.pause()"]
+        daemons, "worker_command", lambda *args: [sys.executable, "-c", "import signal; signal.pause()"]
     )
     ran = chervil("demo")
     assert ran.code == 1
@@ -171,3 +184,17 @@ def test_it_shows_ten_functions_a_figure_and_what_to_try_next(
     assert f"    {demo.command_line()} -A tasks dev" in lines
     assert max(map(len, (line for line in lines if line not in lines[heading : heading + 11]))) <= 80
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tally", "code"), [(Tally(), 0), (Tally(lost=1), 1), (Tally(untold=1, ran_twice=1), 1)]
+)
+def test_it_ends_with_1_when_something_was_lost_or_repeated_without_a_word(
+    chervil: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tally: Tally, code: int
+) -> None:
+    monkeypatch.setattr(demo, "Daemons", lambda durable: contextlib.nullcontext())
+    monkeypatch.setattr(demo, "kill_and_count", lambda daemons, say: tally)
+    ran = chervil("demo", "--kill")
+    assert (ran.code, ran.out) == (code, tally.text() + "\n")
+    ran = chervil("demo", "--kill", "--json")
+    assert (ran.code, json.loads(ran.out)) == (code, tally.figures())

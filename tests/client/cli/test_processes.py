@@ -197,6 +197,7 @@ def test_the_commands_are_this_pythons() -> None:
     assert broker_command(Path("/x/s")) == [
         sys.executable, "-m", "chervil_broker", "--unix", "/x/s", "--memory",
     ]  # fmt: skip
+    assert broker_command(Path("/x/s"), Path("/x/d"))[-2:] == ["--data", "/x/d"]
     assert worker_command("tasks", "chervil://h:1", "-c", "2") == [
         sys.executable, "-m", "chervil_worker", "-A", "tasks", "-b", "chervil://h:1", "-c", "2",
     ]  # fmt: skip
