@@ -172,8 +172,8 @@ def _faults(troupe: Troupe, rng: random.Random) -> list[tuple[float, Callable[[]
     workers, publishers = troupe.to_workers, troupe.to_publishers
     return [
         (40, troupe.kill_child),
-        (3, troupe.kill_nursery),
-        (3, troupe.kill_worker),
+        (1.5, troupe.kill_nursery),
+        (2, troupe.kill_worker),
         (3, troupe.kill_publisher),
         (4, troupe.freeze),
         (12, workers.cut),

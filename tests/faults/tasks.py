@@ -131,9 +131,11 @@ def fells(self: Task, x: int) -> None:
     signal.pause()
 
 
-#: Task -> how often it is drawn, of 10,000.
+#: Task -> how often it is drawn, of 100,000. Those that take time or processes are few: a worker that is
+#: felled needs a second or two until another is at work.
 SHARES = {
-    "short": 9419, "longer": 100, "retries": 200, "publishes": 190, "once": 70, "dies": 15, "poison": 5, "fells": 1,
+    "short": 94_198, "longer": 1000, "retries": 2000, "publishes": 1900, "once": 700, "dies": 150, "poison": 50,
+    "fells": 2,
 }  # fmt: skip
 _DEADLY = frozenset({"poison", "fells"})
 
