@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from chervil_broker.cli_types import SizeType
-from chervil_broker.daemon import run
+from chervil_broker.daemon import BrokerFailed, run
 from chervil_broker.durability import JournalFailed
 from chervil_broker.journal.lock import FolderInUse
 from chervil_broker.journal.reader import Damage
@@ -70,7 +70,7 @@ def _broker(ctx: click.Context, /, **given: Any) -> None:
         raise click.UsageError(str(error)) from None
     except Damage as damage:
         raise _NotByItself(damage.advice(options.folder)) from None
-    except (ListenError, FolderInUse, JournalFailed) as error:
+    except (ListenError, FolderInUse, JournalFailed, BrokerFailed) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -41,6 +41,10 @@ SPARE_DESCRIPTORS = 64
 SWITCH_SECONDS = 0.0002
 
 
+class BrokerFailed(Exception):
+    """The broker has ended in order, and nobody had asked for it."""
+
+
 def run(options: BrokerOptions) -> None:
     """Runs a broker until SIGTERM or SIGINT. Raises ListenError and ValueError before it listens."""
     manager = ServiceManager()
@@ -100,6 +104,7 @@ async def _serve(options: BrokerOptions, manager: ServiceManager) -> None:
     manager.stopping()
     for door in doors:
         door.close()
+    failed = any(task.done() and task.exception() for task in lasting)
     for task in lasting:
         task.cancel()
     await broker.stop(STOP_GRACE)
@@ -110,6 +115,8 @@ async def _serve(options: BrokerOptions, manager: ServiceManager) -> None:
         remove_socket(url)
     kept = "were in memory and are gone" if durability is None else "are kept for the next start"
     log.info("stopped%s", f"; unfinished tasks that {kept}: {left}" if left else "")
+    if failed:
+        raise BrokerFailed("a part of the broker ended with an error; the lines above say which, and why")
 
 
 def _stop_if_it_failed(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from chervil.protocol.limits import FRAME_BATCH
 from chervil.statedir import NotPrivate
 from chervil_broker.clock import Clock
 from chervil_broker.journal.commit import Committer
@@ -23,6 +24,11 @@ class JournalFailed(Exception):
     """The journal could not be written; the text says what to do."""
 
 
+def _record_max(options: BrokerOptions) -> int:
+    """Bytes of the largest record: a task with its body, its headers and a result."""
+    return 2 * options.body_limit + FRAME_BATCH
+
+
 class Durability:
     """Of one broker; made in its event loop."""
 
@@ -31,7 +37,7 @@ class Durability:
         self.folder = options.folder
         self._clock = clock
         try:
-            self._opened, self.recovered = recover(self.folder, options.fsync, clock)
+            self._opened, self.recovered = recover(self.folder, options.fsync, clock, _record_max(options))
         except NotPrivate:
             raise
         except OSError as error:

@@ -44,6 +44,8 @@ class JournalCare:
         #: The number of the last batch that was written again.
         self._last = 0
         store.on_short = self._disk_is_short
+        if store.short:
+            self._disk_is_short(True)
 
     async def run(self) -> None:
         """Runs for ever."""

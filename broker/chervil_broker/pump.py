@@ -5,6 +5,7 @@ journaled as one batch, and leaves as one write a peer.
 """
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from chervil.protocol import FINAL, Code, Message, Stage
@@ -37,17 +38,22 @@ _UNWATCHED = FINAL | {Stage.UNKNOWN}
 class _Leaving:
     """What one run of the pump sends: frames by peer, then messages for those who are slow to read."""
 
-    __slots__ = ("_unsent", "frames", "later")
+    __slots__ = ("_held", "_unsent", "frames", "later")
 
-    def __init__(self, unsent: Unsent) -> None:
+    def __init__(self, unsent: Unsent, held: Counter[Peer]) -> None:
+        """`held`: in how many of these that wait at the gate a peer has messages for later."""
         self._unsent = unsent
+        self._held = held
         self.frames: dict[Peer, list[bytes]] = {}
         self.later: dict[Peer, list[Message]] = {}
 
     def add(self, peer: Peer, message: Message) -> None:
         unsent = self._unsent
-        if peer.must_wait or peer in self.later or unsent.too_much:
-            self.later.setdefault(peer, []).append(message)
+        if peer.must_wait or peer in self._held or unsent.too_much:
+            if peer not in self.later:
+                self.later[peer] = []
+                self._held[peer] += 1
+            self.later[peer].append(message)
             return
         frame = peer.encode(message)
         if not frame:
@@ -66,6 +72,9 @@ class _Leaving:
             peer.at_gate -= len(frames)
             peer.write(frames)
         for peer, messages in self.later.items():
+            self._held[peer] -= 1
+            if not self._held[peer]:
+                del self._held[peer]
             peer.write_later(messages)
 
 
@@ -76,6 +85,7 @@ class Pump:
         self._broker = broker
         self._gate = Gate()
         self._recorder = Recorder()
+        self._held: Counter[Peer] = Counter()
         broker.store.on_durable = self._gate.open_to
         self._loop = asyncio.get_running_loop()
         #: Replies that the engine does not make, for the next run; and peers that said GOODBYE.
@@ -132,10 +142,20 @@ class Pump:
 
     def run(self, *, hurry: bool = False) -> None:
         """Takes what the engines have decided so far, and sends it; all of it with `hurry`."""
+        try:
+            self._run(hurry=hurry)
+        except Exception as error:
+            # Some of what was decided is in no record, and what is decided next would rest on it.
+            if self._broker.store.keeps:
+                self._gate.shut()
+                self._broker.store.give_up(error)
+            raise
+
+    def _run(self, *, hurry: bool) -> None:
         broker = self._broker
         now, wall = broker.clock.now(), broker.clock.wall()
         self.ran_at = broker.clock.seconds(now)
-        leaving = _Leaving(broker.unsent)
+        leaving = _Leaving(broker.unsent, self._held)
         records: list[bytes] = []
         woken, self._woken = self._woken, {}
         for vhost in woken.values():
@@ -217,7 +237,7 @@ class Pump:
 
     def reopen_windows(self, vhost: VHost) -> None:
         """Lets publishers try again that were refused FULL while others had room."""
-        leaving = _Leaving(self._broker.unsent)
+        leaving = _Leaving(self._broker.unsent, self._held)
         for number, window in vhost.windows.reopen():
             self._tell_window(leaving, vhost.peers.get(number), window.limit)
         self._gate.hold(self.sequence, leaving.write)

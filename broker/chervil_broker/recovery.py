@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chervil_broker.access import Identity
 from chervil_broker.bodies import Bodies
 from chervil_broker.clock import Clock
+from chervil_broker.engine.remembering import ID_BYTES
 from chervil_broker.engine.restoring import Known, RestoredSession
 from chervil_broker.engine.task import LEASED, STARTED, SUCCESS
 from chervil_broker.journal.opening import Opened, open_folder
@@ -21,6 +22,8 @@ from chervil_broker.vhost import VHost
 if TYPE_CHECKING:
     from chervil_broker.broker import Broker
 
+#: A share is so many times what it is to hold: see _room_for, engine/state.py and shares.py for the parts.
+_SPACIOUS = 16
 log = logging.getLogger("chervil.broker")
 
 
@@ -34,10 +37,10 @@ class Recovered(NamedTuple):
     sessions: Mapping[int, SessionOpened]
 
 
-def recover(folder: Path, fsync: Fsync, clock: Clock) -> tuple[Opened, Recovered]:
+def recover(folder: Path, fsync: Fsync, clock: Clock, record_max: int) -> tuple[Opened, Recovered]:
     """Opens a data folder and has the log say what is in it. Raises as `open_folder` does."""
     began = time.monotonic()
-    opened = open_folder(folder, fsync, clock)
+    opened = open_folder(folder, fsync, clock, record_max)
     replay = opened.replay
     if opened.torn:
         log.warning(
@@ -73,7 +76,7 @@ def restore(broker: "Broker", recovered: Recovered) -> None:
     """
     for name, known in recovered.vhosts.items():
         if known.tasks and name not in broker.vhosts:
-            vhost = VHost(name, SHARE_MIN, Quotas(), broker.options, broker.clock)
+            vhost = VHost(name, _room_for(known), Quotas(), broker.options, broker.clock)
             vhost.removed = True
             broker.vhosts[name] = vhost
     sessions: dict[str, list[RestoredSession]] = {name: [] for name in broker.vhosts}
@@ -89,6 +92,12 @@ def restore(broker: "Broker", recovered: Recovered) -> None:
         vhost.restore(known, sessions[name])
         vhost.unrecorded = broker.bodies.next
         broker.wake(vhost)
+
+
+def _room_for(known: Known) -> int:
+    """A share in which nothing has to go for room: dead letters have an eighth of it, and results more."""
+    ids = len(known.forgotten) * ID_BYTES
+    return SHARE_MIN + _SPACIOUS * (ids + sum([task.weight() for task in known.tasks.values()]))
 
 
 def _owner(broker: "Broker", record: SessionOpened) -> Identity | None:

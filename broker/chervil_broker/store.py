@@ -27,6 +27,10 @@ class Store(Protocol):
         """Takes one batch of records and returns its number; `on_durable` follows. The list is taken over."""
         ...
 
+    def give_up(self, error: Exception) -> None:
+        """What the engines hold is not what was appended: nothing is durable from now on."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """What STATS tells of it."""
         ...
@@ -44,6 +48,9 @@ class MemoryStore:
 
     def append(self, records: list[bytes]) -> int:
         raise AssertionError(f"{len(records)} records for a store that keeps nothing")
+
+    def give_up(self, error: Exception) -> None:
+        raise AssertionError("nothing is kept that the engines could differ from") from error
 
     def stats(self) -> dict[str, Any]:
         return {}

@@ -5,7 +5,6 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -112,7 +111,9 @@ def assert_recovered(
 
 
 def small_segments() -> Any:
-    return mock.patch.object(opening, "Spares", partial(Spares, first=FIRST, largest=LARGEST))
+    return mock.patch.object(
+        opening, "Spares", lambda files, least: Spares(files, first=FIRST, largest=LARGEST)
+    )
 
 
 @contextlib.asynccontextmanager

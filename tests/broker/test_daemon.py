@@ -154,6 +154,17 @@ def test_wrong_flags_are_usage_errors(flags, said, stage):
     assert "Traceback" not in "\n".join(broker.output)
 
 
+def test_a_part_that_ends_with_an_error_ends_the_broker_with_1(stage):
+    (stage.folder / "broken_broker.py").write_text(
+        "import sys\nfrom chervil_broker import upkeep\n"
+        "async def run(self): raise KeyError('planted')\nupkeep.Upkeep.run = run\n"
+        "from chervil_broker.cli import broker\nbroker(sys.argv[1:])\n"
+    )
+    broker = stage.run("broker", ["broken_broker", "--unix", "b.sock", "--memory"], PYTHONPATH=".")
+    assert broker.ended() == 1
+    assert broker.output[-1].startswith("Error: a part of the broker ended with an error")
+
+
 def test_what_has_to_last_and_ends_with_an_error_stops_the_broker(caplog):
     async def fail():
         raise RuntimeError("no more upkeep")

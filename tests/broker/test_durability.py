@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from chervil.protocol import Stage
-from chervil.protocol.messages import Confirm, Publish
+from chervil.protocol.messages import Confirm, Goodbye, Publish
 from chervil.statedir import NotPrivate
 from chervil_broker import journal_care
 from chervil_broker.clock import Clock
@@ -199,3 +199,59 @@ def test_an_open_journal_is_cared_for_until_the_broker_ends(folder, monkeypatch)
             caring.cancel()
 
     asyncio.run(scenario())
+
+
+def test_an_error_in_the_pump_ends_the_broker_and_nothing_leaves_that_rests_on_it(folder, monkeypatch):
+    """What the engines hold then is in no record: whatever was confirmed on top of it would be lost."""
+
+    async def scenario():
+        async with journaled(folder) as house:
+            guest = await house.guest()
+            guest.send(Publish(1, [task()]))
+            assert (await guest.expect(Confirm)).accepted == 1
+            with monkeypatch.context() as patched:
+                patched.setattr(
+                    "chervil_broker.journal.recording.Recorder.encode",
+                    mock.Mock(side_effect=OverflowError("int too big to convert")),
+                )
+                lost = task()
+                guest.send(Publish(2, [lost]))
+                await house.failed.wait()
+            guest.send(Publish(3, [lost]))
+            with pytest.raises(JournalFailed, match=r"the broker's own, OverflowError: int too big"):
+                house.durability.raise_if_failed()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(guest.expect(Confirm), 0.1)
+            copy = house.killed()
+        async with journaled(copy) as house:
+            assert await house.stages(lost[0]) == [Stage.UNKNOWN]
+
+    async def within_the_deadline():
+        async with asyncio.timeout(DEADLINE):
+            await scenario()
+
+    asyncio.run(within_the_deadline())
+
+
+def test_an_answer_to_a_slow_reader_leaves_before_the_goodbye_that_came_after_it(folder, monkeypatch):
+    held = asyncio.Event()
+
+    async def scenario(house):
+        guest = await house.guest()
+        (peer,) = house.broker.served.values()
+        hold = house.broker.pump._gate.open_to
+        durable = []
+        house.store.on_durable = durable.append
+        peer.pause_writing()
+        peer.data_received(guest.connection.send(Publish(1, [task()])))
+        await house.until(lambda: durable)
+        peer.resume_writing()
+        peer.data_received(guest.connection.send(Goodbye("DONE")))
+        await asyncio.sleep(0)
+        house.store.on_durable = hold
+        hold(durable[-1])
+        assert [type(await guest.next()), type(await guest.next())] == [Confirm, Goodbye]
+        held.set()
+
+    play(folder, scenario)
+    assert held.is_set()

@@ -30,3 +30,13 @@ def test_nothing_overtakes_what_is_held():
     assert out == []
     gate.open_to(1)
     assert out == ["first", "second"]
+
+
+def test_once_shut_nothing_is_released_however_durable():
+    gate, out = Gate(), []
+    gate.open_to(1)
+    gate.hold(2, lambda: out.append(2))
+    gate.shut()
+    gate.hold(1, lambda: out.append(1))
+    gate.open_to(5)
+    assert (out, len(gate)) == ([], 2)

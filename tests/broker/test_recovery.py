@@ -214,6 +214,39 @@ def test_what_a_vhost_holds_that_is_not_named_any_more_is_there_when_it_is_named
     run(scenario)
 
 
+def test_a_vhost_that_is_not_named_at_one_start_keeps_dead_letters_and_results(folder):
+    """However many: its share is not the smallest there is."""
+
+    async def scenario():
+        with changing(folder / "users.json") as users:
+            users.set_vhost("shop", Quotas(), new=True)
+        async with journaled(folder) as house:
+            worker = await house.connect()
+            await worker.hello("worker", vhost="shop")
+            ids = [os.urandom(16) for _ in range(16)]
+            worker.send(Subscribe(1, ["default"]), Credit(16))
+            worker.send(*[Publish(n, [task(id_, body=b"x" * 90_000)]) for n, id_ in enumerate(ids, 2)])
+            leases = (await worker.expect(Deliver)).tasks
+            while len(leases) < 16:
+                leases += (await worker.expect(Deliver)).tasks
+            worker.send(Complete(1, [[row[0], row[1], Outcome.REJECT] for row in leases]))
+            await worker.expect(Completed)
+            await house.at_rest()
+            copy = house.killed()
+        with changing(copy / "users.json") as users:
+            users.remove_vhost("shop")
+        async with journaled(copy) as house:
+            await house.at_rest()
+            again = house.killed("again")
+        with changing(again / "users.json") as users:
+            users.set_vhost("shop", Quotas(), new=True)
+        async with journaled(again) as house:
+            stats = house.broker.vhosts["shop"].engine.stats()
+            assert stats["tasks"] == {"DEAD": 16}
+
+    run(scenario)
+
+
 def test_a_restored_folder_is_told(folder, caplog):
     async def nothing(house):
         assert ("was restored or repaired" in caplog.text) == restored

@@ -8,7 +8,6 @@ the sync or the write of a file, counted from the first of this process, that fa
 import errno
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from chervil_broker.journal import compaction, opening
@@ -35,7 +34,7 @@ def failing_at(number: int) -> Callable[[Callable[..., None]], Callable[..., Non
 
 if __name__ == "__main__":
     largest = int(os.environ.get("SEGMENT_SIZE", 16 * PAGE))
-    opening.Spares = partial(Spares, first=min(largest, 4 * PAGE), largest=largest)
+    opening.Spares = lambda files, least: Spares(files, first=min(largest, 4 * PAGE), largest=largest)
     # Before the module that reads it is loaded.
     compaction.DISK_MIN = int(os.environ.get("DISK_MIN", 64 * PAGE))
     if "FAILING_CALL" in os.environ:

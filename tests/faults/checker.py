@@ -224,8 +224,8 @@ class _Check:
                 for times in (self._history.broker_kills, self._history.cuts)
             )
             self._verdict.ran_twice.append(
-                f"{start.id} ran twice {cause}: {start}, {ended}, {following}; between them brokers killed "
-                f"{kills}, connections cut {cuts}"
+                f"{start.id} ran twice {cause}: {start}, {ended}, {following}; between them broker kills: "
+                f"{len(kills)}, cuts: {len(cuts)}"
             )
 
     def _cause(self, start: Start, following: Start) -> Repeat:

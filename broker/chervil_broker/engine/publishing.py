@@ -29,6 +29,8 @@ _RETRIES = TaskOption.RETRIES.value
 _DECISIVE = frozenset({*LATER, _DELAY_MS, _DUE_AT, _EXPIRES_MS, _EXPIRES_AT, _RETRIES})
 #: Values of a later option that ask for nothing.
 _NOTHING: tuple[object, ...] = (None, False, 0, [])
+#: The last moment that there is, in ns, in the year 2262 of the wall clock: a journal holds 64 bits.
+MOMENT_MAX = 2**63 - 1
 #: In place of the room for tasks: each row is looked at twice.
 _NO_ROOM = -1
 
@@ -52,9 +54,9 @@ def moments(state: State, options: dict[int, Any]) -> Moments:
 
 def _moment(now: int, options: dict[int, Any], relative: int, absolute: int) -> tuple[int | None, bool]:
     if relative in options:
-        return now + options[relative] * MS, False
+        return min(now + options[relative] * MS, MOMENT_MAX), False
     if absolute in options:
-        return options[absolute] * MS, True
+        return min(options[absolute] * MS, MOMENT_MAX), True
     return None, False
 
 

@@ -109,6 +109,13 @@ class Committer:
         self._queue.put(records)
         return self._appended
 
+    def frame_bytes(self) -> int:
+        """A frame takes no further append() once it has so many bytes: each spare has room for two of them.
+
+        Else what is in the reserve would be of no use when the disk is full.
+        """
+        return min([FRAME_BYTES, *[size // 2 for size in self._spares.sizes]])
+
     def remove_oldest(self) -> None:
         """Removes the oldest segment soon: nothing in it may be needed. Not the last one.
 
@@ -211,12 +218,13 @@ class Committer:
         """Adds what waits, as far as a frame takes it; how many append() calls the records are of then."""
         count = 1
         size = sum(map(len, records))
+        most = self.frame_bytes()
         while True:
             try:
                 item = self._queue.get_nowait()
             except Empty:
                 return count
-            if not isinstance(item, list) or size + (more := sum(map(len, item))) > FRAME_BYTES:
+            if not isinstance(item, list) or size + (more := sum(map(len, item))) > most:
                 self._held = item
                 return count
             records += item

@@ -24,6 +24,8 @@ ASIDE = "aside"
 RESTORED = "restored"
 _INSTANCE_SIZE = 16
 _SALT_SIZE = 8
+#: What a segment holds besides its first record, with room to spare.
+_BESIDE = 64 * 1024
 
 
 class Opened(NamedTuple):
@@ -44,20 +46,22 @@ class Opened(NamedTuple):
     restored: bool
 
 
-def open_folder(folder: Path, fsync: Fsync, clock: Clock) -> Opened:
+def open_folder(folder: Path, fsync: Fsync, clock: Clock, record_max: int = 0) -> Opened:
     """Opens a data folder, which is made if it is missing; `clock` goes on from where the journal ends.
+
+    `record_max`: bytes of the largest record; the reserve for a full disk has room for it.
 
     Raises FolderInUse, chervil.statedir.NotPrivate, Damage, OSError. Nothing is changed then.
     """
     lock = FolderLock(folder)
     try:
-        return _open(lock, folder, fsync, clock)
+        return _open(lock, folder, fsync, clock, record_max)
     except BaseException:
         lock.release()
         raise
 
 
-def _open(lock: FolderLock, folder: Path, fsync: Fsync, clock: Clock) -> Opened:
+def _open(lock: FolderLock, folder: Path, fsync: Fsync, clock: Clock, record_max: int) -> Opened:
     files = OSFiles(folder)
     boot = boot_id()
     reader = Reader(files)
@@ -78,7 +82,7 @@ def _open(lock: FolderLock, folder: Path, fsync: Fsync, clock: Clock) -> Opened:
         replay.flag()
     position = None if found is None else tail.cut(files, _aside(folder), found)
     instance = reader.instance or os.urandom(_INSTANCE_SIZE)
-    spares = Spares(files)
+    spares = Spares(files, least=record_max + _BESIDE if record_max else 0)
     writer = Writer(
         files,
         spares,

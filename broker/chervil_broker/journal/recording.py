@@ -57,12 +57,14 @@ class Recorder:
             rows = [task for task in published if task not in changed] if changed else published
             if rows:
                 records.append(self._published(vhost, since, origin, rows, bodies, segment))
-        for session, sequence, succeeded in effects.completed:
-            rows = [task for task in succeeded if tasks.get(task.id) is task and task not in changed]
-            records.append(self._completed(vhost, session, sequence, rows, bodies, now, wall))
+        # Before the COMPLETEs that brought about some of it: where a crash takes the end of what has no room
+        # in one frame, a worker that repeats one is to find that it never came.
         for task in changed:
             if tasks.get(task.id) is task:
                 records.append(self._task(vhost, task, bodies, mark, segment))
+        for session, sequence, succeeded in effects.completed:
+            rows = [task for task in succeeded if tasks.get(task.id) is task and task not in changed]
+            records.append(self._completed(vhost, session, sequence, rows, bodies, now, wall))
         for part in _parts([id_ for id_ in effects.evicted if id_ in tasks]):
             records.append(pack(Evicted(vhost, part)))
         for session, granted in effects.grants:

@@ -131,7 +131,8 @@ class Replay:
         What a machine that stopped had not written is lost where it was not told to write always: a lease,
         it may be. Its tasks are flagged then, as they are when the OPEN of that broker is read again.
         """
-        if self.opened is not None and self.opened.fsync != _ALWAYS and self.opened.boot != boot:
+        same = boot and self.opened is not None and self.opened.boot == boot
+        if self.opened is not None and self.opened.fsync != _ALWAYS and not same:
             self.flag()
 
     def _open(self, record: Open) -> None:

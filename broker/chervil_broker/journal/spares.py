@@ -26,13 +26,16 @@ class NoRoom(OSError):
 class Spares:
     """The spare segments of a folder. One thread takes them, another may make them at the same time."""
 
-    def __init__(self, files: Files, first: int = FIRST_SIZE, largest: int = LARGEST_SIZE) -> None:
-        """`first` and `largest` are sizes of segments: multiples of PAGE."""
+    def __init__(
+        self, files: Files, first: int = FIRST_SIZE, largest: int = LARGEST_SIZE, least: int = 0
+    ) -> None:
+        """`first`, `largest`: sizes of segments, multiples of PAGE. No spare has less than `least` bytes."""
         assert PAGE <= first <= largest
         assert first % PAGE == largest % PAGE == 0
         self._files = files
         self._first = first
         self._largest = largest
+        self._least = least + -least % PAGE
         #: Size of the next one to be made: each has twice as much as the one before.
         self._size = first
         #: (name, size), the oldest first.
@@ -67,7 +70,7 @@ class Spares:
         """Makes one where one is missing; whether another one is missing still. Raises NoRoom and OSError."""
         with self._making:
             if len(self.sizes) < SPARES:
-                spare = self._filled(self._size)
+                spare = self._filled(max(self._size, self._least))
                 with self._taking:
                     self._ready.append(spare)
         return len(self.sizes) < SPARES
@@ -102,7 +105,7 @@ class Spares:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoRoom(error.errno, f"no room for a segment of {size} bytes") from error
             raise
-        if size == self._size:
+        if size >= self._size:
             self._size = self._twice(size)
         return name, size
 
@@ -117,7 +120,7 @@ class Spares:
         file = self._files.open(name)
         try:
             size = file.size()
-            if size % PAGE or not PAGE <= size <= self._largest:
+            if size % PAGE or not max(PAGE, self._least) <= size <= max(self._largest, self._least):
                 return 0
             for offset in range(0, size, _PIECE):
                 piece = file.read(_PIECE, offset)

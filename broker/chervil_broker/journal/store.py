@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from chervil_broker.journal.commit import FRAME_BYTES, Committer, Stats
+from chervil_broker.journal.commit import Committer, Stats
 from chervil_broker.journal.segments import Segment
 from chervil_broker.journal.writer import Fsync
 from chervil_broker.store import nobody
@@ -27,6 +27,9 @@ class JournalStore:
         self.segments = segments
         self._committer = committer
         self._segment = segments()[-1].number
+        #: Whether the disk is too full for a spare segment.
+        self.short = False
+        self._given_up = False
         committer.on_durable = self._durable
         committer.on_short = self._short
         committer.on_failed = self._failed
@@ -47,9 +50,17 @@ class JournalStore:
         tasks is as it was, or as it was to be.
         """
         number = 0
-        for part in _parts(records):
+        if self._given_up:
+            return number
+        for part in _parts(records, self._committer.frame_bytes()):
             number = self._committer.append(part)
         return number
+
+    def give_up(self, error: Exception) -> None:
+        """As every store does; `on_failed` hears of it. What was appended before is durable still."""
+        if not self._given_up:
+            self._given_up = True
+            self.on_failed(OSError(f"an error of the broker's own, {type(error).__name__}: {error}"))
 
     # The thread calls these in the loop. Who listens is known later than the committer is.
 
@@ -57,6 +68,7 @@ class JournalStore:
         self.on_durable(number)
 
     def _short(self, short: bool) -> None:
+        self.short = short
         self.on_short(short)
 
     def _failed(self, error: OSError) -> None:
@@ -83,15 +95,15 @@ class JournalStore:
         }
 
 
-def _parts(records: list[bytes]) -> Iterator[list[bytes]]:
-    """The records in parts of FRAME_BYTES, or of one record."""
-    if sum(map(len, records)) <= FRAME_BYTES:
+def _parts(records: list[bytes], most: int) -> Iterator[list[bytes]]:
+    """The records in parts of so many bytes, or of one record."""
+    if sum(map(len, records)) <= most:
         yield records
         return
     part: list[bytes] = []
     size = 0
     for record in records:
-        if part and size + len(record) > FRAME_BYTES:
+        if part and size + len(record) > most:
             yield part
             part, size = [], 0
         part.append(record)

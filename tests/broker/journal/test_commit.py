@@ -455,3 +455,14 @@ def test_end_does_not_wait_for_room(rig):
 
 def count_creates(rig):
     return sum(call.operation == "create" for call in rig.files.calls)
+
+
+def test_a_frame_has_room_in_the_reserve_twice(rig):
+    committer = rig(first=4 * PAGE, largest=8 * PAGE).committer
+    assert committer.frame_bytes() == commit.FRAME_BYTES, "there is no reserve yet"
+    committer.start()
+    until = time.monotonic() + DEADLINE
+    while committer.stats().spares < 2:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    assert committer.frame_bytes() == 4 * PAGE

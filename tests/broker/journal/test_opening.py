@@ -2,7 +2,6 @@
 
 import errno
 import os
-from functools import partial
 
 import pytest
 
@@ -24,7 +23,7 @@ HOUR = 3600 * 10**9
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(opening, "Spares", partial(Spares, first=PAGE, largest=4 * PAGE))
+    monkeypatch.setattr(opening, "Spares", lambda files, least: Spares(files, first=PAGE, largest=4 * PAGE))
 
 
 @pytest.fixture

@@ -330,3 +330,9 @@ def test_what_is_shared_is_not_looked_up_for_ever(monkeypatch):
     replay, _ = play(*records)
     assert [task.ending.reason for task in tasks(replay).values()] == [str(n) for n in range(30)]
     assert max(map(len, (replay._texts, replay._overheads, replay._origins, replay._endings))) <= 4
+
+
+def test_where_the_system_does_not_say_which_boot_it_is_it_may_be_another_one():
+    replay, _ = play(opened(boot=""), publish("a"))
+    replay.begin("")
+    assert tasks(replay)["a"].redelivered

@@ -160,3 +160,16 @@ def test_ready_one_is_taken_while_another_is_filled_and_that_one_is_waited_for()
     taker.join(10)
     assert taken == [("spare-2", 2 * PAGE)]
     assert [call.operation for call in files.calls] == ["create"] * 2
+
+
+def test_none_is_smaller_than_what_one_record_needs():
+    files = FakeFiles()
+    files.put("spare-1", bytes(2 * PAGE))
+    spares = Spares(files, PAGE, 4 * PAGE, least=5 * PAGE - 1)
+    spares.begin(0)
+    assert files.names() == [], "one from before is of no use"
+    fill(spares)
+    assert spares.sizes == [5 * PAGE, 5 * PAGE]
+    again = Spares(files, PAGE, 4 * PAGE, least=5 * PAGE - 1)
+    again.begin(PAGE)
+    assert again.sizes == [5 * PAGE, 5 * PAGE]

@@ -4,7 +4,6 @@ import errno
 
 import pytest
 
-from chervil_broker.journal import store as module
 from chervil_broker.journal.commit import Stats
 from chervil_broker.journal.segments import Segment
 from chervil_broker.journal.store import JournalStore
@@ -20,6 +19,7 @@ class FakeCommitter:
     def __init__(self):
         self.appended = []
         self.started = self.stopped = self.removed = 0
+        self.most = 1000
 
     def append(self, records):
         self.appended.append(records)
@@ -34,6 +34,9 @@ class FakeCommitter:
 
     def remove_oldest(self):
         self.removed += 1
+
+    def frame_bytes(self):
+        return self.most
 
     def stats(self):
         return STATS
@@ -57,11 +60,30 @@ def test_it_keeps_what_it_is_given_and_says_how_durably(store, committer):
     assert committer.appended == [[b"a", b"b"], [b"c"]]
 
 
-def test_a_batch_that_one_frame_should_not_hold_goes_into_several(store, committer, monkeypatch):
-    monkeypatch.setattr(module, "FRAME_BYTES", 10)
+def test_a_batch_that_one_frame_should_not_hold_goes_into_several(store, committer):
+    committer.most = 10
     assert store.append([b"1234", b"5678", b"90", b"x" * 30, b"y"]) == 3
     assert committer.appended == [[b"1234", b"5678", b"90"], [b"x" * 30], [b"y"]]
     assert store.append([b"z" * 11]) == 4
+
+
+def test_given_up_it_takes_nothing_more_and_says_why_once(store, committer):
+    failed = []
+    store.on_failed = failed.append
+    store.append([b"a"])
+    store.give_up(OverflowError("int too big"))
+    store.give_up(ValueError("that follows from it"))
+    assert store.append([b"b"]) == 0
+    assert committer.appended == [[b"a"]]
+    assert [str(error) for error in failed] == ["an error of the broker's own, OverflowError: int too big"]
+
+
+def test_whoever_asks_late_finds_that_the_disk_is_short(store, committer):
+    assert not store.short
+    committer.on_short(True)
+    assert store.short
+    committer.on_short(False)
+    assert not store.short
 
 
 def test_who_listens_may_be_known_later_than_the_committer(store, committer):
